@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* sockops hook on the kubelet: its connections to enrolled pods of this node reach the app directly. The
+ * exact 4-tuple is published before the SYN leaves, and withdrawn when that socket closes: another socket
+ * that gets the same port later is captured.
+ */
+#include "common.h"
+
+#define TCP_CLOSE 7
+
+static __always_inline void read_flow(struct bpf_sock_ops *ctx, struct flow *flow)
+{
+	flow->client_port = ctx->local_port;
+	flow->server_port = bpf_ntohl(ctx->remote_port);
+	if (ctx->family == AF_INET) {
+		set_addr4(flow->client, load_word(ctx, local_ip4));
+		set_addr4(flow->server, load_word(ctx, remote_ip4));
+		return;
+	}
+	flow->client[0] = load_word(ctx, local_ip6[0]);
+	flow->client[1] = load_word(ctx, local_ip6[1]);
+	flow->client[2] = load_word(ctx, local_ip6[2]);
+	flow->client[3] = load_word(ctx, local_ip6[3]);
+	flow->server[0] = load_word(ctx, remote_ip6[0]);
+	flow->server[1] = load_word(ctx, remote_ip6[1]);
+	flow->server[2] = load_word(ctx, remote_ip6[2]);
+	flow->server[3] = load_word(ctx, remote_ip6[3]);
+}
+
+/* In mode kubelet, the cgroup that this program is attached to has decided already. */
+static __always_inline bool is_kubelet(const struct settings *s)
+{
+	switch (s->probes) {
+	case PROBE_MODE_KUBELET:
+	case PROBE_MODE_ANY_HOST_SOCKET:
+		return true;
+	case PROBE_MODE_UID:
+		return (__u32)bpf_get_current_uid_gid() == s->kubelet_uid;
+	}
+	return false;
+}
+
+static __always_inline void publish(struct bpf_sock_ops *ctx, const struct settings *s)
+{
+	struct flow flow = {};
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!is_kubelet(s))
+		return;
+	read_flow(ctx, &flow);
+	if (!is_own(0, flow.server))
+		return;
+	bpf_map_update_elem(&probe_flows, &flow, &now, BPF_ANY);
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+static __always_inline void withdraw(struct bpf_sock_ops *ctx)
+{
+	struct flow flow = {};
+
+	read_flow(ctx, &flow);
+	bpf_map_delete_elem(&probe_flows, &flow);
+}
+
+SEC("sockops")
+int ambridge_probes(struct bpf_sock_ops *ctx)
+{
+	const struct settings *s = get_settings();
+
+	if (!s || bpf_get_netns_cookie(ctx) != s->host_netns)
+		return 1;
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		publish(ctx, s);
+	else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == TCP_CLOSE)
+		withdraw(ctx);
+	return 1;
+}
+
+char _license[] __weak SEC("license") = "Dual BSD/GPL";
