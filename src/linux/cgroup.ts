@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Where pods are in the cgroup v2 tree. Directories are absolute and canonical, as `cgroup2Root` gives the root. */
+import { readFileSync, realpathSync, statSync } from 'node:fs'
+import { join, relative } from 'node:path/posix'
+
+/** The cgroup v2 mount: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid node. Undefined where there is none. */
+export function cgroup2Root(): string | undefined {
+  return cgroup2RootIn(readFileSync('/proc/self/mountinfo', 'utf8'))
+}
+
+/** Text of /proc/PID/mountinfo. Mounts of the whole tree only; those that others made elsewhere come last. */
+export function cgroup2RootIn(mountinfo: string): string | undefined {
+  const dirs = mountinfo.split('\n').flatMap(cgroup2Dir)
+  return dirs.find((dir) => dir.startsWith('/sys/fs/cgroup')) ?? dirs[0]
+}
+
+/** `31 23 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw`: fields 4 and 5, then the type. */
+function cgroup2Dir(line: string): string[] {
+  const [mount = '', source = ''] = line.split(' - ')
+  const [, , , root, dir] = mount.split(' ')
+  return source.startsWith('cgroup2 ') && root === '/' && dir !== undefined ? [unescapeMount(dir)] : []
+}
+
+/** The kernel writes space, tab, newline and backslash in octal. */
+function unescapeMount(text: string): string {
+  return text.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  )
+}
+
+/** The cgroup id, which is the inode of the directory. */
+export function cgroupId(dir: string): bigint {
+  return statSync(dir, { bigint: true }).ino
+}
+
+/** How far below the root, which is level 0: the level that bpf_get_current_ancestor_cgroup_id() asks for. */
+export function cgroupLevel(root: string, dir: string): number {
+  const below = relative(root, dir)
+  if (below === '..' || below.startsWith('../')) throw new RangeError(`cgroup ${dir} is not below ${root}`)
+  return below === '' ? 0 : below.split('/').length
+}
+
+/** Parents of all pods: of the cgroupfs and the systemd driver, and those of a kubelet in a container (kind). */
+const kubepodsPaths = [
+  'kubepods',
+  'kubepods.slice',
+  'kubelet/kubepods',
+  'kubelet.slice/kubelet-kubepods.slice',
+]
+
+/** The directory that holds all pods, if there is one. */
+export function kubepodsCgroup(root: string): string | undefined {
+  return firstCgroup(root, kubepodsPaths)
+}
+
+export interface PodCgroupHints {
+  /** runtimeConfig.cgroupPath: below the root, or only the name of a slice. */
+  readonly cgroupPath?: string | undefined
+  readonly podUid?: string | undefined
+}
+
+/** The directory of a pod's cgroup, by what the runtime says, else by the kubelet's layouts. Undefined if absent. */
+export function findPodCgroup(root: string, { cgroupPath, podUid }: PodCgroupHints): string | undefined {
+  const told = cgroupPath === undefined ? undefined : existingCgroup(root, expandSlice(cgroupPath))
+  if (told !== undefined || podUid === undefined || !isPodUid(podUid)) return told
+  // More than one is there after the kubelet's cgroup driver was changed.
+  const parents = kubepodsPaths.filter((path) => existingCgroup(root, path) !== undefined)
+  return firstCgroup(
+    root,
+    parents.flatMap((kubepods) => podPaths(kubepods, podUid)),
+  )
+}
+
+/** A UUID, or for a static pod the hash of its manifest. */
+const isPodUid = (uid: string) => /^[0-9a-zA-Z-]{1,128}$/.test(uid)
+
+/** Guaranteed pods lack the level of their QoS class. */
+const qosClasses = ['besteffort', 'burstable', undefined]
+
+/** Below the root, in one of `kubepodsPaths`. */
+function podPaths(kubepods: string, podUid: string): string[] {
+  const [, slice] = /([^/]+)\.slice$/.exec(kubepods) ?? []
+  if (slice === undefined) return qosClasses.map((qos) => join(kubepods, qos ?? '', `pod${podUid}`))
+  const pod = `pod${podUid.replaceAll('-', '_')}.slice`
+  return qosClasses.map((qos) =>
+    qos === undefined
+      ? `${kubepods}/${slice}-${pod}`
+      : `${kubepods}/${slice}-${qos}.slice/${slice}-${qos}-${pod}`,
+  )
+}
+
+/** systemd nests slices by their names: `a-b.slice` alone stands for `a.slice/a-b.slice`. */
+function expandSlice(path: string): string {
+  const [, name] = /^\/?([^/]+)\.slice$/.exec(path) ?? []
+  if (name === undefined) return path
+  const parts = name.split('-')
+  return parts.map((_, i) => `${parts.slice(0, i + 1).join('-')}.slice`).join('/')
+}
+
+function firstCgroup(root: string, paths: readonly string[]): string | undefined {
+  for (const path of paths) {
+    const dir = existingCgroup(root, path)
+    if (dir !== undefined) return dir
+  }
+  return undefined
+}
+
+/** Codes for "there is no such directory". */
+const absentCodes: readonly unknown[] = ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG']
+
+/** A directory strictly below the root, reached without `..` and links. */
+function existingCgroup(root: string, path: string): string | undefined {
+  if (path.includes('\0') || path.split('/').includes('..')) return undefined
+  const dir = join(root, path).replace(/\/$/, '')
+  try {
+    // One call tells that it is there, a directory (the dot), and no link.
+    return dir !== root && realpathSync.native(`${dir}/.`) === dir ? dir : undefined
+  } catch (err) {
+    if (absentCodes.includes((err as NodeJS.ErrnoException).code)) return undefined
+    throw err
+  }
+}
