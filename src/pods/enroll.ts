@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Makes a pod part of the mesh on this node: netns, cgroup, maps and link together. */
+import { existsSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path/posix'
+import { canonicalAddress, isIpv4 } from '../address.ts'
+import { attachInbound, isInboundAlive } from '../bpf/inbound.ts'
+import { type AttachmentKey, attachmentsOf, register, requireSettings } from '../bpf/pods.ts'
+import type { CapturePolicy, PrimaryAddresses } from '../bpf/policy.ts'
+import { Store } from '../bpf/store.ts'
+import { isBpffs, pinPaths } from '../linux/bpffs.ts'
+import { cgroup2Root, cgroupId, cgroupLevel, findPodCgroup } from '../linux/cgroup.ts'
+import { hostNetnsIdentity, isSameNetns, Netns } from '../linux/netns.ts'
+import type { InterfaceAddress } from '../linux/rtnetlink.ts'
+import { SystemError } from '../native.ts'
+import { RemedyError } from '../remedy.ts'
+import { linkPin, withdrawFrom } from './withdraw.ts'
+
+export interface EnrollRequest {
+  readonly key: AttachmentKey
+  readonly netnsPath: string
+  /** The netns may be the caller's own. */
+  readonly allowOwnNetns: boolean
+  /** As far as known, from the result of the plugin that made the interface. */
+  readonly addresses: readonly string[]
+  readonly pod: { readonly uid: string; readonly namespace: string; readonly name: string }
+  /** As the runtime passes it. */
+  readonly cgroupPath?: string
+  readonly policy: CapturePolicy
+}
+
+const loadHint = 'run "ambridge load" on this node (the ambridge agent does it)'
+
+/** Throws RemedyError unless the programs are loaded below `bpffs`. */
+export function requireLoaded(bpffs: string): void {
+  const { maps } = pinPaths(bpffs)
+  if (existsSync(join(maps, 'settings'))) return
+  const mount = nearestExisting(bpffs)
+  if (!isBpffs(mount)) {
+    const remedy = `mount it: mount -t bpf bpf /sys/fs/bpf; then ${loadHint}`
+    throw new RemedyError(`bpffs is not mounted: ${mount} is on another file system`, remedy)
+  }
+  throw new RemedyError(`the eBPF programs are not loaded: no maps in ${maps}`, loadHint)
+}
+
+function nearestExisting(path: string): string {
+  return existsSync(path) || path === '/' ? path : nearestExisting(dirname(path))
+}
+
+/** All or nothing: a failure takes back what was done. */
+export function enroll(request: EnrollRequest, bpffs: string): void {
+  using netns = openNetns(request.netnsPath)
+  if (!request.allowOwnNetns && isSameNetns(netns.identity, hostNetnsIdentity())) {
+    const message = `network namespace ${request.netnsPath} is the node's own`
+    throw new RemedyError(message, 'pass the netns of the pod in CNI_NETNS', { kind: 'own-netns' })
+  }
+  requireLoaded(bpffs)
+  netns.lock()
+  using store = new Store(pinPaths(bpffs).maps)
+  requireProxy(store, request.policy)
+  try {
+    enrollLocked(store, netns, request, bpffs)
+  } catch (err) {
+    withdrawFrom(store, request.key, bpffs)
+    throw err
+  }
+}
+
+/** Throws RemedyError where there is no network namespace. */
+export function openNetns(path: string): Netns {
+  try {
+    return Netns.open(path)
+  } catch (cause) {
+    if (!(cause instanceof SystemError) || !['ENOENT', 'ENOTDIR', 'EINVAL'].includes(cause.code)) throw cause
+    const remedy = 'pass the path of a network namespace in CNI_NETNS, such as /var/run/netns/<name>'
+    throw new RemedyError(cause.message, remedy, { kind: 'environment', cause })
+  }
+}
+
+function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs: string): void {
+  const { key, policy, pod } = request
+  const cookie = netns.cookie()
+  // The same attachment in another netns: its DEL never came.
+  const known = store.attachments.get(key)
+  if (known !== undefined && known.netns !== cookie) withdrawFrom(store, key, bpffs)
+  const found = netns.addresses().filter(({ internal }) => !internal)
+  const addresses = [
+    ...new Set([...request.addresses, ...found.map(({ address }) => address)].map(canonicalAddress)),
+  ]
+  const cgroup = podCgroup(request)
+  register(store, {
+    key,
+    netns: { cookie, ...netns.identity },
+    addresses: requireRoom(addresses),
+    primary: primaryAddresses(found, request),
+    ...(cgroup === undefined ? {} : { cgroup }),
+    pod,
+    policy,
+  })
+  const { maps: mapsDir } = pinPaths(bpffs)
+  const pinPath = linkPin(bpffs, key)
+  const links = attachmentsOf(store, cookie).map(([other]) => linkPin(bpffs, other))
+  if (links.some((link) => existsSync(link) && isInboundAlive(link, netns.identity.ino))) return
+  rmSync(pinPath, { force: true })
+  attachInbound({ netnsFd: netns.fd, cookie, pinPath, mapsDir })
+}
+
+function requireProxy(store: Store, { mode }: CapturePolicy): void {
+  const { sharedNetns, sidecar } = requireSettings(store)
+  if (mode === 'ambient-shared' && sharedNetns === 0n) {
+    const remedy = 'name the netns of the shared ztunnel: ambridge load --shared-proxy-netns PATH'
+    throw new RemedyError('no proxy is known for mode ambient-shared', remedy)
+  }
+  if (mode === 'sidecar' && sidecar === 0) {
+    throw new RemedyError('the programs are not attached for mode sidecar', 'run: ambridge load --sidecar')
+  }
+}
+
+/** MAX_POD_ADDRS in bpf/layout.h */
+const maxAddresses = 32
+
+function requireRoom(addresses: readonly string[]): readonly string[] {
+  if (addresses.length <= maxAddresses) return addresses
+  const message = `the pod has ${addresses.length} addresses, at most ${maxAddresses} can be registered`
+  throw new RemedyError(message, 'give the pod fewer addresses')
+}
+
+/**
+ * Where captured connections are redirected to: of each family the first address that the runtime named, else of the
+ * attachment's own interface, else of any. Link-local ones do not do: connect() to them needs an interface.
+ */
+function primaryAddresses(
+  found: readonly InterfaceAddress[],
+  { key, addresses }: EnrollRequest,
+): PrimaryAddresses {
+  const usable = found.filter(({ scope }) => scope === 'global')
+  const own = usable.filter(({ ifname }) => ifname === key.ifname)
+  const inOrder = [
+    ...addresses,
+    ...own.map(({ address }) => address),
+    ...usable.map(({ address }) => address),
+  ]
+  const canonical = inOrder.map(canonicalAddress)
+  return { ipv4: canonical.find(isIpv4) ?? '', ipv6: canonical.find((address) => !isIpv4(address)) ?? '' }
+}
+
+function podCgroup({ cgroupPath, pod }: EnrollRequest) {
+  const root = cgroup2Root()
+  if (root === undefined) return undefined
+  const dir = findPodCgroup(root, { cgroupPath, podUid: pod.uid || undefined })
+  return dir === undefined ? undefined : { id: cgroupId(dir), level: cgroupLevel(root, dir) }
+}

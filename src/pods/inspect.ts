@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path/posix'
+import { canonicalAddress } from '../address.ts'
+import { isInboundAlive } from '../bpf/inbound.ts'
+import { readLinkPin } from '../bpf/link.ts'
+import { type AttachmentKey, attachmentsOf } from '../bpf/pods.ts'
+import { Store } from '../bpf/store.ts'
+import { pinPaths } from '../linux/bpffs.ts'
+import { openNetns, requireLoaded } from './enroll.ts'
+import { linkPin } from './withdraw.ts'
+
+/** What is wrong with the registration of an attachment; empty: nothing. Throws RemedyError when nothing is loaded. */
+export function inspect(
+  key: AttachmentKey,
+  netnsPath: string,
+  addresses: readonly string[],
+  bpffs: string,
+): string[] {
+  requireLoaded(bpffs)
+  using netns = openNetns(netnsPath)
+  using store = new Store(pinPaths(bpffs).maps)
+  const attachment = store.attachments.get(key)
+  if (attachment === undefined) return ['the attachment is not registered']
+  const { cookie, identity } = { cookie: netns.cookie(), identity: netns.identity }
+  if (attachment.netns !== cookie) return ['the attachment is registered for another network namespace']
+  return [
+    ...(store.pods.get(cookie) === undefined ? ['the pod is not in the map of enrolled pods'] : []),
+    ...addresses.map(canonicalAddress).flatMap((addr) => {
+      return store.podAddrs.get({ netns: cookie, addr }) === undefined
+        ? [`address ${addr} is not registered`]
+        : []
+    }),
+    ...(hasLiveInbound(store, cookie, identity.ino, bpffs) ? [] : ['inbound capture is not attached']),
+    ...severedLinks(bpffs).map((name) => `link ${name} is severed: run "ambridge load"`),
+  ]
+}
+
+function hasLiveInbound(store: Store, cookie: bigint, ino: bigint, bpffs: string): boolean {
+  const pins = attachmentsOf(store, cookie).map(([key]) => linkPin(bpffs, key))
+  return pins.some((pin) => existsSync(pin) && isInboundAlive(pin, ino))
+}
+
+/** Names of the node-wide links whose cgroup is gone. */
+function severedLinks(bpffs: string): string[] {
+  const { links } = pinPaths(bpffs)
+  return readdirSync(links).filter((name) => !readLinkPin(join(links, name)).alive)
+}
