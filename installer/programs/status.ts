@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+import { closeSync, existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path/posix'
+import { mapInfo, programInfo } from '../../src/bpf/info.ts'
+import { openPin, readLinkPin } from '../../src/bpf/link.ts'
+import { countersOf, requireSettings } from '../../src/bpf/pods.ts'
+import { CgroupRole, mapNames, PodMode, ProbeMode, ProxyIdentity, Store } from '../../src/bpf/store.ts'
+import { pinPaths } from '../../src/linux/bpffs.ts'
+import { findCgroups, requireCgroupRoot } from './cgroups.ts'
+
+/** Everything that `ambridge load` and the plugin made on this node; ids are the kernel's. */
+export interface Status {
+  readonly loaded: boolean
+  readonly bpffs: string
+  readonly settings?: object
+  readonly programs: readonly object[]
+  readonly links: readonly LinkStatus[]
+  readonly maps: readonly object[]
+  readonly proxies: readonly object[]
+  readonly pods: readonly PodStatus[]
+}
+
+export interface LinkStatus {
+  readonly name: string
+  readonly program: string
+  /** False: what it was attached to is gone, so it captures nothing. */
+  readonly alive: boolean
+  readonly cgroup?: string
+}
+
+export interface PodStatus {
+  readonly containerId: string
+  readonly ifname: string
+  readonly namespace: string
+  readonly name: string
+  readonly uid: string
+  readonly netnsCookie: string
+  readonly netnsInode: string
+  readonly cgroupId: string
+  readonly mode: string
+  readonly proxyIdentity: string
+  readonly addresses: readonly string[]
+  readonly link: string
+  readonly alive: boolean
+  readonly counters: Readonly<Record<string, number>>
+}
+
+export function status(bpffs: string): Status {
+  const paths = pinPaths(bpffs)
+  const empty = { bpffs, programs: [], links: [], maps: [], proxies: [], pods: [] }
+  if (!existsSync(join(paths.maps, 'settings'))) return { loaded: false, ...empty }
+  using store = new Store(paths.maps)
+  return {
+    loaded: true,
+    bpffs,
+    settings: settingsStatus(store),
+    programs: names(paths.progs).map((name) =>
+      withPin(join(paths.progs, name), (fd) => programStatus(name, fd)),
+    ),
+    links: linkStatuses(paths.links),
+    maps: mapNames.map((name) => withPin(join(paths.maps, name), (fd) => ({ ...mapInfo(fd), name }))),
+    proxies: proxyStatuses(store),
+    pods: podStatuses(store, paths.netns),
+  }
+}
+
+function names(dir: string): string[] {
+  return existsSync(dir) ? readdirSync(dir).sort() : []
+}
+
+function withPin<T>(path: string, read: (fd: number) => T): T {
+  const fd = openPin(path)
+  try {
+    return read(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function programStatus(name: string, fd: number): object {
+  const { id, tag, jitedBytes, runCount, runTimeNs } = programInfo(fd)
+  return { name, id, tag, jitedBytes, runCount: Number(runCount), runTimeNs: Number(runTimeNs) }
+}
+
+/** `name`: <program>-<cgroup id>, as installer/programs/links.ts names the pins. */
+function linkStatuses(dir: string): LinkStatus[] {
+  const root = requireCgroupRoot()
+  return names(dir).map((name) => {
+    const info = readLinkPin(join(dir, name))
+    const program = name.replace(/-\d+$/, '')
+    const [cgroup] = info.type === 'cgroup' && info.alive ? findCgroups(root, new Set([info.cgroupId])) : []
+    return {
+      name,
+      program,
+      alive: info.alive,
+      id: info.id,
+      programId: info.programId,
+      ...(cgroup && { cgroup }),
+    }
+  })
+}
+
+function settingsStatus(store: Store): object {
+  const { hostNetns, sharedNetns, shared4, shared6, probes, kubeletUid, defaultIdentity, sidecar } =
+    requireSettings(store)
+  return {
+    proxyIdentity: nameOf(ProxyIdentity, defaultIdentity),
+    hostNetnsCookie: String(hostNetns),
+    sharedProxy:
+      sharedNetns === 0n ? null : { netnsCookie: String(sharedNetns), ipv4: shared4, ipv6: shared6 },
+    probes: nameOf(ProbeMode, probes),
+    kubeletUid,
+    sidecar: sidecar !== 0,
+  }
+}
+
+function proxyStatuses(store: Store): object[] {
+  const proxies = store.cgroups.entries().filter(([, { role }]) => role === CgroupRole.proxy)
+  const root = requireCgroupRoot()
+  return proxies.map(([id]) => {
+    const [cgroup] = findCgroups(root, new Set([id]))
+    return { cgroupId: String(id), cgroup: cgroup ?? null, alive: cgroup !== undefined }
+  })
+}
+
+function podStatuses(store: Store, dir: string): PodStatus[] {
+  const pins = names(dir).map((name) => ({ name, info: readLinkPin(join(dir, name)) }))
+  return store.attachments.entries().map(([{ containerId, ifname }, attachment]) => {
+    const { netns, netnsIno, podNamespace, podName, podUid } = attachment
+    const pod = store.pods.get(netns)
+    const pin = pins.find(({ info }) => info.type === 'netns' && BigInt(info.netnsIno) === netnsIno)
+    return {
+      containerId,
+      ifname,
+      namespace: podNamespace,
+      name: podName,
+      uid: podUid,
+      netnsCookie: String(netns),
+      netnsInode: String(netnsIno),
+      cgroupId: String(attachment.cgroupId),
+      mode: nameOf(PodMode, pod?.mode ?? 0),
+      proxyIdentity: nameOf(ProxyIdentity, pod?.identity ?? 0),
+      addresses: attachment.addrs.filter((address) => address !== ''),
+      link: pin?.name ?? '',
+      alive: pin?.info.alive ?? false,
+      counters: countersOf(store, netns),
+    }
+  })
+}
+
+function nameOf(values: Readonly<Record<string, number>>, wanted: number): string {
+  return Object.keys(values).find((name) => values[name] === wanted) ?? 'unknown'
+}
