@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+/* sock: the network client and server of the tests. Reports JSON lines; what the network refuses is
+ * reported with exit code 0, misuse ends with exit code 2.
+ */
+#include "sock.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char usage[] =
+	"usage: sock serve [--port N]... [--bind ADDR] [--v6only] [--name NAME] [--wait MS]\n"
+	"                  [--tcp-listen-mptcp]\n"
+	"       sock connect HOST PORT [--timeout MS] [--http | --silent] [--hbone IP:PORT]\n"
+	"                  [--no-read] [--send TEXT] [--hold MS] [--count N] [--bind ADDR[:PORT]]\n"
+	"                  [--reuseaddr] [--transparent] [--device IF] [--mark N] [--uid N] [--gid "
+	"N]\n"
+	"                  [--netns PATH] [--mptcp] [--v6-mapped] [--wait-stdin] [--disconnect]\n"
+	"                  [--nonblock | --fastopen | --io-uring]\n"
+	"       sock udp HOST[:PORT]... [--name NAME] [--aaaa] [--connected] [--mmsg] [--tcp]\n"
+	"                  [--bind ADDR[:PORT]] [--timeout MS]\n"
+	"       sock raw HOST PORT\n";
+
+bool fail(struct failure *failure, const char *at)
+{
+	failure->at = at;
+	failure->error = error_name(errno);
+	return false;
+}
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+	{ "serve", serve }, { "connect", connect_command }, { "udp", dns }, { "dns", dns },
+	{ "raw", raw },
+};
+
+int main(int argc, char **argv)
+{
+	signal(SIGPIPE, SIG_IGN);
+	raise_nofile();
+	for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(*commands); i++) {
+		if (!strcmp(argv[1], commands[i].name))
+			return commands[i].run(argc - 1, argv + 1);
+	}
+	misuse("no such command");
+}
