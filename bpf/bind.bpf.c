@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* bind(2) hook, on proxies only: a proxy that binds its connection to the app to the client's address gets
  * the pod's own address instead, so that the connection needs no routing tricks. The wanted address is kept;
- * the app is shown it.
+ * the app is shown it. A sidecar's ::6, which Istio would put on lo, is replaced in the same way.
  */
 #include "common.h"
 
@@ -15,7 +15,10 @@ static __always_inline const __be32 *replacement(struct bpf_sock_addr *ctx, cons
 	if (is_loopback(wanted) || is_unspecified(wanted))
 		return NULL;
 	if (pod) {
-		if (!is_proxy(pod, ctx->sk ? ctx->sk->mark : 0) || is_own(netns, wanted))
+		if (!is_proxy(pod, ctx->sk ? ctx->sk->mark : 0) || is_own(netns, pod, wanted))
+			return NULL;
+		/* A sidecar speaks for no client. */
+		if (pod->mode == POD_MODE_SIDECAR && !is_passthrough(wanted))
 			return NULL;
 		return own_addr(pod, wanted);
 	}

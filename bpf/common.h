@@ -80,6 +80,19 @@ static __always_inline bool is_none(const __be32 *addr)
 	return !addr[0] && !addr[1] && !addr[2] && !addr[3];
 }
 
+static __always_inline void read_local(struct bpf_sock *sk, struct endpoint *local)
+{
+	local->port = sk->src_port;
+	if (sk->family == AF_INET) {
+		set_addr4(local->addr, load_word(sk, src_ip4));
+		return;
+	}
+	local->addr[0] = load_word(sk, src_ip6[0]);
+	local->addr[1] = load_word(sk, src_ip6[1]);
+	local->addr[2] = load_word(sk, src_ip6[2]);
+	local->addr[3] = load_word(sk, src_ip6[3]);
+}
+
 /* 0.0.0.0 and ::, which the kernel takes for loopback. */
 static __always_inline bool is_unspecified(const __be32 *addr)
 {
@@ -99,12 +112,28 @@ static __always_inline bool is_loopback(const __be32 *addr)
 	return is_loopback6(addr);
 }
 
+/* fe80::/10 */
+static __always_inline bool is_link_local(const __be32 *addr)
+{
+	return (addr[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
 /* 127.0.0.1 and ::1: Istio's TCP rules exempt no other loopback address. */
 static __always_inline bool is_localhost(const __be32 *addr)
 {
 	if (is_mapped(addr))
 		return addr[3] == bpf_htonl(0x7f000001);
 	return is_loopback6(addr);
+}
+
+/* 127.0.0.6 and ::6: what Envoy binds an inbound passthrough connection to the app to. Istio puts ::6 on lo;
+ * here no netns has it.
+ */
+static __always_inline bool is_passthrough(const __be32 *addr)
+{
+	if (is_mapped(addr))
+		return addr[3] == bpf_htonl(0x7f000006);
+	return !addr[0] && !addr[1] && !addr[2] && addr[3] == bpf_htonl(6);
 }
 
 /* Where istio-cni's probes come from: 169.254.7.127 and
@@ -118,7 +147,13 @@ static __always_inline bool is_probe_address(const __be32 *addr)
 	       addr[2] == 0xffffffff && addr[3] == 0xffffffff;
 }
 
-static __always_inline bool is_own(__u64 netns, const __be32 *addr)
+/* The pod's own address of the destination's family; all zeros if it has none. */
+static __always_inline const __be32 *own_addr(const struct pod *pod, const __be32 *like)
+{
+	return is_mapped(like) ? pod->own4 : pod->own6;
+}
+
+static __always_inline bool is_registered(__u64 netns, const __be32 *addr)
 {
 	struct pod_addr key = { .netns = netns };
 
@@ -126,10 +161,24 @@ static __always_inline bool is_own(__u64 netns, const __be32 *addr)
 	return bpf_map_lookup_elem(&pod_addrs, &key);
 }
 
-/* An address that leads back into the netns, as far as is known. */
-static __always_inline bool is_local(__u64 netns, const __be32 *addr)
+/* Is it an address of an enrolled pod of this node? */
+static __always_inline bool is_in_node(const __be32 *addr)
 {
-	return is_loopback(addr) || is_unspecified(addr) || is_own(netns, addr);
+	return is_registered(0, addr);
+}
+
+/* Most pods have no secondary address, and do without the map. */
+static __always_inline bool is_own(__u64 netns, const struct pod *pod, const __be32 *addr)
+{
+	if (same_addr(own_addr(pod, addr), addr))
+		return true;
+	return (pod->flags & POD_FLAG_SECONDARY || is_link_local(addr)) && is_registered(netns, addr);
+}
+
+/* An address that leads back into the netns, as far as is known. */
+static __always_inline bool is_local(__u64 netns, const struct pod *pod, const __be32 *addr)
+{
+	return is_loopback(addr) || is_unspecified(addr) || is_own(netns, pod, addr);
 }
 
 static __always_inline const struct pod *find_pod(__u64 netns)
@@ -150,12 +199,6 @@ static __always_inline bool is_shared_proxy(__u64 netns)
 	const struct settings *s = get_settings();
 
 	return s && s->shared_netns == netns;
-}
-
-/* The pod's own address of the destination's family; all zeros if it has none. */
-static __always_inline const __be32 *own_addr(const struct pod *pod, const __be32 *like)
-{
-	return is_mapped(like) ? pod->own4 : pod->own6;
 }
 
 /* Loopback of a family in which the pod has no address: the target of its captured connections there. */
@@ -215,20 +258,14 @@ static __always_inline void count(__u64 netns, enum outcome outcome)
 		bpf_map_update_elem(&counters, &key, &one, BPF_NOEXIST);
 }
 
-/* The bound is of the map; only this pod's own entries count against it. */
-static __always_inline bool is_over_quota(__u64 netns)
-{
-	const __s64 *used = bpf_map_lookup_elem(&pending, &netns);
-
-	return used && *used >= PENDING_QUOTA;
-}
-
-/* UDP port 53 to any server that is not local to the pod; the proxy's own queries are not captured. */
+/* UDP port 53: in a sidecar's pod to any server, else to any that is not local to the pod; the proxy's own
+ * queries are not captured.
+ */
 static __always_inline bool is_captured_udp_dns(__u64 netns, const struct pod *pod,
 						const struct endpoint *dst, __u32 mark)
 {
-	return dst->port == DNS_PORT && pod->flags & POD_FLAG_DNS && !is_local(netns, dst->addr) &&
-	       !is_proxy(pod, mark);
+	return dst->port == DNS_PORT && pod->flags & POD_FLAG_DNS &&
+	       (pod->mode == POD_MODE_SIDECAR || !is_local(netns, pod, dst->addr)) && !is_proxy(pod, mark);
 }
 
 #endif

@@ -86,8 +86,6 @@ static __always_inline enum verdict capture_here(struct bpf_sock_addr *ctx, __u6
 	const __be32 *own = own_addr(pod, dst->addr);
 	__u16 via = via_port(dst);
 
-	if (is_over_quota(netns))
-		return refuse(netns, OUTCOME_OUTBOUND_REFUSED_PENDING);
 	if (!remember(ctx, dst, via, kind))
 		return refuse(netns, OUTCOME_OUTBOUND_REFUSED_STORAGE);
 	if (is_none(own))
@@ -107,8 +105,6 @@ static __always_inline enum verdict capture_shared(struct bpf_sock_addr *ctx, __
 
 	if (!proxy || is_none(proxy))
 		return refuse(netns, OUTCOME_OUTBOUND_REFUSED_NO_PROXY);
-	if (is_over_quota(netns))
-		return refuse(netns, OUTCOME_OUTBOUND_REFUSED_PENDING);
 	if (!remember(ctx, dst, port, SOCK_ADDR_KIND_DIALLED))
 		return refuse(netns, OUTCOME_OUTBOUND_REFUSED_STORAGE);
 	set_addr(dst->addr, proxy);
@@ -136,37 +132,38 @@ static __always_inline enum verdict capture_dns(struct bpf_sock_addr *ctx, __u64
 }
 
 static __always_inline enum verdict connect_sidecar(struct bpf_sock_addr *ctx, __u64 netns,
-						    const struct pod *pod, struct endpoint *dst,
-						    bool by_proxy)
+						    const struct pod *pod, struct endpoint *dst)
 {
-	switch (sidecar_outbound(netns, pod, dst, by_proxy)) {
+	switch (sidecar_outbound(netns, pod, dst, ctx->sk)) {
 	case SIDECAR_DNS:
 		return capture_dns(ctx, netns, pod, dst, OUTCOME_DNS_TCP);
 	case SIDECAR_TO_INBOUND:
 		return capture_here(ctx, netns, pod, dst, SOCK_ADDR_KIND_LOOPED);
 	case SIDECAR_TO_OUTBOUND:
 		return capture_here(ctx, netns, pod, dst, SOCK_ADDR_KIND_DIALLED);
-	case SIDECAR_PASS:
+	case SIDECAR_PROXY:
+		return direct(ctx, netns, dst, OUTCOME_OUTBOUND_PROXY);
+	case SIDECAR_SELF:
+		return direct(ctx, netns, dst, OUTCOME_OUTBOUND_SELF);
+	case SIDECAR_EXCLUDED:
 		break;
 	}
-	return direct(ctx, netns, dst, by_proxy ? OUTCOME_OUTBOUND_PROXY : OUTCOME_OUTBOUND_EXCLUDED);
+	return direct(ctx, netns, dst, OUTCOME_OUTBOUND_EXCLUDED);
 }
 
 static __always_inline enum verdict connect_tcp(struct bpf_sock_addr *ctx, __u64 netns, const struct pod *pod,
 						struct endpoint *dst)
 {
-	bool by_proxy = is_proxy(pod, ctx->sk ? ctx->sk->mark : 0);
-
 	if (pod->mode == POD_MODE_SIDECAR)
-		return connect_sidecar(ctx, netns, pod, dst, by_proxy);
-	if (by_proxy)
+		return connect_sidecar(ctx, netns, pod, dst);
+	if (is_proxy(pod, ctx->sk ? ctx->sk->mark : 0))
 		return direct(ctx, netns, dst, OUTCOME_OUTBOUND_PROXY);
 	if (is_probe_address(dst->addr))
 		return pass(netns, OUTCOME_OUTBOUND_EXCLUDED);
 	if (dst->port == DNS_PORT && pod->flags & POD_FLAG_DNS && !is_localhost(dst->addr) &&
 	    !is_unspecified(dst->addr))
 		return capture_dns(ctx, netns, pod, dst, OUTCOME_DNS_TCP);
-	if (is_local(netns, dst->addr))
+	if (is_local(netns, pod, dst->addr))
 		return direct(ctx, netns, dst, OUTCOME_OUTBOUND_SELF);
 	if (pod->mode == POD_MODE_SHARED)
 		return capture_shared(ctx, netns, dst, pod->outbound_port);

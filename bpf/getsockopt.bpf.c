@@ -55,19 +55,6 @@ static __always_inline void answer6(struct bpf_sockopt *ctx, const struct endpoi
 	answer(ctx, sizeof(*to));
 }
 
-static __always_inline void read_local(struct bpf_sock *sk, struct endpoint *local)
-{
-	local->port = sk->src_port;
-	if (sk->family == AF_INET) {
-		set_addr4(local->addr, load_word(sk, src_ip4));
-		return;
-	}
-	local->addr[0] = load_word(sk, src_ip6[0]);
-	local->addr[1] = load_word(sk, src_ip6[1]);
-	local->addr[2] = load_word(sk, src_ip6[2]);
-	local->addr[3] = load_word(sk, src_ip6[3]);
-}
-
 /* Returns false where the kernel's own answer is to stand. */
 static __always_inline bool find_destination(struct bpf_sockopt *ctx, struct bpf_sock *sk,
 					     struct endpoint *dest)

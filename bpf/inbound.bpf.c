@@ -73,7 +73,7 @@ static __always_inline bool must_be_announced(const struct pod *pod, const struc
 {
 	if (is_loopback(flow->server))
 		return is_target_loopback(pod, flow->server);
-	return is_own(netns_cookie, flow->client) || same_addr(flow->client, flow->server);
+	return is_own(netns_cookie, pod, flow->client) || same_addr(flow->client, flow->server);
 }
 
 static __always_inline bool is_probe(struct flow *flow)

@@ -41,7 +41,8 @@ enum proxy_identity {
 enum pod_flag {
 	POD_FLAG_DNS = 1,	     /* DNS capture */
 	POD_FLAG_BYPASS_INBOUND = 2, /* inbound plaintext is not captured */
-	POD_FLAG_GUARD = 4,	     /* raw sockets are refused */
+	POD_FLAG_GUARD = 4,	     /* hand-made TCP is dropped */
+	POD_FLAG_SECONDARY = 8,	     /* has addresses besides own4, own6 and link-local ones */
 };
 
 /* An enrolled pod, by netns cookie. */
@@ -261,7 +262,7 @@ struct settings {
 	__u8 probes;	       /* enum probe_mode */
 	__u8 default_identity; /* enum proxy_identity */
 	__u8 sidecar;	       /* the proxies' hooks are attached for sidecars too */
-	__u8 pad;
+	__u8 guard;	       /* the setsockopt hook of guarded pods is attached */
 };
 ASSERT_SIZE(struct settings, 72);
 

@@ -47,7 +47,7 @@ static __always_inline void publish(struct bpf_sock_ops *ctx, const struct setti
 	if (!is_kubelet(s))
 		return;
 	read_flow(ctx, &flow);
-	if (!is_own(0, flow.server))
+	if (!is_in_node(flow.server))
 		return;
 	bpf_map_update_elem(&probe_flows, &flow, &now, BPF_ANY);
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);

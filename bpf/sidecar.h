@@ -6,7 +6,9 @@
 #include "common.h"
 
 enum sidecar_verdict {
-	SIDECAR_PASS,
+	SIDECAR_EXCLUDED,
+	SIDECAR_SELF,  /* the app's call to its own pod */
+	SIDECAR_PROXY, /* the proxy's own */
 	SIDECAR_DNS,
 	SIDECAR_TO_INBOUND,
 	SIDECAR_TO_OUTBOUND,
@@ -43,47 +45,70 @@ __noinline __weak int ranges_hold(const struct range_rules *rules, const struct 
 	return 0;
 }
 
-/* A local destination (-o lo). The proxy that calls its own pod goes in by the inbound listener; what the
- * app says to itself is its own business.
+/* Bound to the address that Envoy's connections to the app come from? Then it is one, which must not go to
+ * Envoy again. ::6 is kept by the bind hook.
  */
-static __always_inline enum sidecar_verdict sidecar_local(const struct rules *r, const struct endpoint *dst,
-							  const struct pod *pod, bool by_proxy, bool dns)
+static __always_inline bool is_bound_to_passthrough(struct bpf_sock *sk)
 {
-	if (by_proxy) {
-		bool to_itself = !is_localhost(dst->addr) && dst->port != pod->hbone_port && !dns;
+	struct sock_addr *stored = sk ? bpf_sk_storage_get(&sock_addrs, sk, NULL, 0) : NULL;
+	struct endpoint bound;
 
-		return to_itself ? SIDECAR_TO_INBOUND : SIDECAR_PASS;
-	}
-	if (dns && !is_localhost(dst->addr))
-		return SIDECAR_DNS;
-	if (r->flags & RULES_FLAG_LOOPBACK && !is_localhost(dst->addr))
-		return ranges_hold(&r->include_ranges, dst) ? SIDECAR_TO_OUTBOUND : SIDECAR_PASS;
-	return SIDECAR_PASS;
+	if (!sk)
+		return false;
+	if (stored && stored->kind == SOCK_ADDR_KIND_WANTED)
+		return true;
+	read_local(sk, &bound);
+	return is_passthrough(bound.addr);
 }
 
-/* The order is that of Istio's chain; a pod without rules captures everything. */
-static __always_inline enum sidecar_verdict sidecar_outbound(__u64 netns, const struct pod *pod,
-							     const struct endpoint *dst, bool by_proxy)
+/* The proxy's. When it calls its own pod, at a pod or service address, it goes in by the inbound listener as
+ * any client does.
+ */
+static __always_inline enum sidecar_verdict sidecar_proxy(const struct pod *pod, const struct endpoint *dst,
+							  bool local)
 {
-	const struct rules *r = bpf_map_lookup_elem(&rules, &netns);
-	bool dns = dst->port == DNS_PORT && pod->flags & POD_FLAG_DNS;
+	if (!local || is_localhost(dst->addr) || is_unspecified(dst->addr) || dst->port == pod->hbone_port)
+		return SIDECAR_PROXY;
+	return SIDECAR_TO_INBOUND;
+}
 
-	if (!r)
-		return by_proxy ? SIDECAR_PASS : SIDECAR_TO_OUTBOUND;
-	if (rule_has_port(&r->exclude_outbound, dst->port))
-		return SIDECAR_PASS;
-	if (is_local(netns, dst->addr))
-		return sidecar_local(r, dst, pod, by_proxy, dns);
-	if (by_proxy)
-		return SIDECAR_PASS;
-	if (dns)
-		return SIDECAR_DNS;
+/* The app's, once it is known to be neither DNS nor a call to its own pod that nobody wants captured. */
+static __always_inline enum sidecar_verdict sidecar_app(const struct rules *r, const struct endpoint *dst)
+{
+	if (is_localhost(dst->addr) || is_unspecified(dst->addr))
+		return SIDECAR_SELF;
 	if (ranges_hold(&r->exclude_ranges, dst))
-		return SIDECAR_PASS;
+		return SIDECAR_EXCLUDED;
 	if (rule_has_port(&r->include_outbound, dst->port) || r->flags & RULES_FLAG_ALL_OUTBOUND ||
 	    ranges_hold(&r->include_ranges, dst))
 		return SIDECAR_TO_OUTBOUND;
-	return SIDECAR_PASS;
+	return SIDECAR_EXCLUDED;
+}
+
+/* The order is that of Istio's chain. The rules of the user come before those of the group: a process that
+ * has only the proxy's group is taken for the app where it calls its own pod.
+ */
+static __always_inline enum sidecar_verdict sidecar_outbound(__u64 netns, const struct pod *pod,
+							     const struct endpoint *dst, struct bpf_sock *sk)
+{
+	const struct rules *r = bpf_map_lookup_elem(&rules, &netns);
+	bool dns = dst->port == DNS_PORT && pod->flags & POD_FLAG_DNS;
+	bool local = is_local(netns, pod, dst->addr) || is_passthrough(dst->addr);
+	__u64 owner = bpf_get_current_uid_gid();
+
+	if (!r) /* half-registered: nothing but the proxy gets out */
+		return is_owned_by_proxy(pod) ? SIDECAR_PROXY : SIDECAR_TO_OUTBOUND;
+	if (rule_has_port(&r->exclude_outbound, dst->port))
+		return SIDECAR_EXCLUDED;
+	if (local && is_bound_to_passthrough(sk))
+		return SIDECAR_PROXY;
+	if ((__u32)owner == pod->proxy_uid)
+		return dns ? SIDECAR_PROXY : sidecar_proxy(pod, dst, local);
+	if (local && !dns && !(r->flags & RULES_FLAG_LOOPBACK))
+		return SIDECAR_SELF;
+	if (owner >> 32 == pod->proxy_gid)
+		return sidecar_proxy(pod, dst, local);
+	return dns ? SIDECAR_DNS : sidecar_app(r, dst);
 }
 
 /* Does inbound traffic to this port reach the app past the sidecar? */

@@ -35,14 +35,28 @@ static __always_inline void set_flow(struct flow *flow, const struct endpoint *c
 	flow->server_port = server->port;
 }
 
-static __always_inline void add_pending(__u64 owner, __s64 n)
+/* Counts one more unanswered connect of the pod; false when it has too many. The bound is of the map: only
+ * the pod's own entries count against it.
+ */
+static __always_inline bool add_pending(__u64 owner)
+{
+	__s64 *used = bpf_map_lookup_elem(&pending, &owner);
+	__s64 one = 1;
+
+	if (!used)
+		return !bpf_map_update_elem(&pending, &owner, &one, BPF_NOEXIST);
+	if (*used >= PENDING_QUOTA)
+		return false;
+	__sync_fetch_and_add(used, 1);
+	return true;
+}
+
+static __always_inline void remove_pending(__u64 owner)
 {
 	__s64 *used = bpf_map_lookup_elem(&pending, &owner);
 
 	if (used)
-		__sync_fetch_and_add(used, n);
-	else if (n > 0)
-		bpf_map_update_elem(&pending, &owner, &n, BPF_NOEXIST);
+		__sync_fetch_and_add(used, -1);
 }
 
 static __always_inline void forget(const struct flow *flow)
@@ -54,7 +68,7 @@ static __always_inline void forget(const struct flow *flow)
 		return;
 	owner = known->owner;
 	if (!bpf_map_delete_elem(&handshakes, flow))
-		add_pending(owner, -1);
+		remove_pending(owner);
 }
 
 /* Without an entry the flow is refused where it arrives. */
@@ -62,11 +76,15 @@ static __always_inline void publish(struct bpf_sock_ops *ctx, const struct flow 
 				    const struct handshake *value)
 {
 	forget(flow); /* a leftover of an earlier socket with the same ends */
+	if (!add_pending(value->owner)) {
+		count(value->owner, OUTCOME_OUTBOUND_REFUSED_PENDING);
+		return;
+	}
 	if (bpf_map_update_elem(&handshakes, flow, value, BPF_NOEXIST)) {
+		remove_pending(value->owner);
 		count(value->owner, OUTCOME_ANNOUNCE_FAILED);
 		return;
 	}
-	add_pending(value->owner, 1);
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
@@ -78,7 +96,7 @@ static __always_inline bool stays_inside(__u64 netns, const struct pod *pod, con
 {
 	if (is_loopback(remote->addr))
 		return is_target_loopback(pod, remote->addr);
-	return same_addr(local->addr, remote->addr) || is_own(netns, remote->addr);
+	return same_addr(local->addr, remote->addr) || is_own(netns, pod, remote->addr);
 }
 
 /* Returns the kind of the handshake to publish, 0 for none. */
@@ -131,7 +149,7 @@ static __always_inline void announce_from_shared(struct bpf_sock_ops *ctx, __u64
 	struct flow flow = {};
 
 	read_ends(ctx, &local, &remote);
-	if (!is_own(0, remote.addr))
+	if (!is_in_node(remote.addr))
 		return;
 	if (wanted && wanted->kind == SOCK_ADDR_KIND_WANTED) {
 		set_addr(value.addr, wanted->addr);

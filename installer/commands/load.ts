@@ -27,6 +27,9 @@ export function loadCommand(): Command {
     .option('--kubelet-cgroup <path>', 'a cgroup that holds the kubelet alone')
     .addOption(new Option('--kubelet-uid <uid>', 'for --probes uid').argParser(uid))
     .option('--sidecar', 'attach for mode sidecar, too')
+    .option('--no-sidecar', 'stop that')
+    .option('--guard', 'attach for egressGuard, too')
+    .option('--no-guard', 'stop that')
     .addOption(bpffsOption())
     .addOption(outputOption())
     .action(({ output, proxyCgroup = [], ...options }: Flags, command: Command) => {

@@ -45,18 +45,18 @@ export function isBelow(dir: string, parent: string): boolean {
   return dir === parent || dir.startsWith(`${parent}/`)
 }
 
-/** The directories of these cgroup ids; those that are gone are left out. */
-export function findCgroups(root: string, ids: ReadonlySet<bigint>): string[] {
-  const below = readdirSync(root, { recursive: true, withFileTypes: true })
-  const dirs = below.filter((entry) => entry.isDirectory()).map((entry) => join(entry.parentPath, entry.name))
-  return [root, ...dirs].filter((dir) => ids.has(idOf(dir)))
-}
-
-/** 0 for a directory that has gone meanwhile. */
-function idOf(dir: string): bigint {
-  try {
-    return cgroupId(dir)
-  } catch {
-    return 0n
+/** Every cgroup from the root on: id → directory. Cgroups come and go meanwhile. */
+export function cgroupDirs(root: string): Map<bigint, string> {
+  const dirs = new Map<bigint, string>()
+  const pending = [root]
+  for (let dir = pending.pop(); dir !== undefined; dir = pending.pop()) {
+    try {
+      const below = readdirSync(dir, { withFileTypes: true }).filter((entry) => entry.isDirectory())
+      dirs.set(cgroupId(dir), dir)
+      pending.push(...below.map(({ name }) => join(String(dir), name)))
+    } catch (err) {
+      if ((err as NodeJS.ErrnoException).code !== 'ENOENT') throw err
+    }
   }
+  return dirs
 }

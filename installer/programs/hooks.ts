@@ -26,5 +26,11 @@ export const proxyHooks: readonly Hook[] = [
   { program: 'ambridge_getsockopt', attachType: attachTypes.CGROUP_GETSOCKOPT },
 ]
 
+/** On every capture cgroup, for pods with egressGuard. It costs each setsockopt() below. */
+export const guardHook: Hook = {
+  program: 'ambridge_setsockopt',
+  attachType: attachTypes.CGROUP_SETSOCKOPT,
+}
+
 /** Where the kubelet runs. */
 export const probeHook: Hook = { program: 'ambridge_probes', attachType: attachTypes.CGROUP_SOCK_OPS }

@@ -3,6 +3,7 @@
 import { closeSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path/posix'
 import { crc32 } from 'node:zlib'
+import { upgradeGuard } from '../../src/bpf/guard.ts'
 import { probeInbound, upgradeInbound } from '../../src/bpf/inbound.ts'
 import { openPin, pin } from '../../src/bpf/link.ts'
 import type { LoadedObject } from '../../src/bpf/loaded-object.ts'
@@ -11,7 +12,7 @@ import { Store } from '../../src/bpf/store.ts'
 import { isBpffs, type PinPaths, pinPaths } from '../../src/linux/bpffs.ts'
 import { DirLock } from '../../src/linux/lock.ts'
 import { nativeBytes } from '../../src/native.ts'
-import { linkPin } from '../../src/pods/withdraw.ts'
+import { guardPins, linkPin } from '../../src/pods/withdraw.ts'
 import { RemedyError } from '../../src/remedy.ts'
 import { explainLoadError, notAllowed } from './features.ts'
 import { attachLinks } from './links.ts'
@@ -22,9 +23,9 @@ import { collectSteps, type Report, type Step } from './report.ts'
 export function load(options: LoadOptions): Step[] {
   requireBpffs(options.bpffs)
   const { steps, report } = collectSteps()
-  const paths = makeDirectories(options.bpffs, report)
-  using lock = DirLock.take(options.bpffs)
+  using lock = lockDirectory(options.bpffs, report)
   void lock
+  const paths = makeDirectories(options.bpffs, report)
   using loaded = loadPrograms(paths, report)
   using store = new Store(paths.maps)
   const plan = planFor(options, store)
@@ -44,9 +45,19 @@ function requireBpffs(bpffs: string): void {
   throw new RemedyError(`bpffs is not mounted at ${parent}`, `mount it: mount -t bpf bpf ${parent}`)
 }
 
+/** Makes the directory if need be, and again if an unload that runs at the same time removes it. */
+function lockDirectory(bpffs: string, report: Report): DirLock {
+  for (;;) {
+    const isNew = mkdirSync(bpffs, { recursive: true, mode: 0o700 }) !== undefined
+    const lock = DirLock.take(bpffs)
+    if (isNew) report('directory', bpffs, 'made')
+    if (lock !== undefined) return lock
+  }
+}
+
 function makeDirectories(bpffs: string, report: Report): PinPaths {
   const paths = pinPaths(bpffs)
-  for (const dir of [bpffs, ...Object.values(paths)]) {
+  for (const dir of Object.values(paths)) {
     if (existsSync(dir)) continue
     mkdirSync(dir, { mode: 0o700 })
     report('directory', dir, 'made')
@@ -56,7 +67,7 @@ function makeDirectories(bpffs: string, report: Report): PinPaths {
 
 /** Tells one build of the programs from another. */
 function objectsCrc(): number {
-  return crc32(nativeBytes('inbound.bpf.o'), crc32(nativeBytes('ambridge.bpf.o')))
+  return ['ambridge', 'inbound', 'guard'].reduce((crc, name) => crc32(nativeBytes(`${name}.bpf.o`), crc), 0)
 }
 
 interface Programs extends Disposable {
@@ -131,6 +142,7 @@ function upgradePods(store: Store, bpffs: string, isUpgrade: boolean, report: Re
   const { maps: mapsDir } = pinPaths(bpffs)
   let count = 0
   for (const [key, { netns: cookie }] of store.attachments.entries()) {
+    for (const pin of guardPins(bpffs, key)) upgradeGuard(cookie, pin, mapsDir)
     const pinPath = linkPin(bpffs, key)
     if (!existsSync(pinPath)) continue
     upgradeInbound({ cookie, pinPath, mapsDir })

@@ -6,8 +6,8 @@ import { CgroupRole, ProbeMode, ProxyIdentity, type Settings, type Store } from 
 import { cgroupId, cgroupLevel } from '../../src/linux/cgroup.ts'
 import { Netns } from '../../src/linux/netns.ts'
 import { RemedyError } from '../../src/remedy.ts'
-import { captureCgroup, cgroupDir, findCgroups, isBelow, requireCgroupRoot } from './cgroups.ts'
-import { captureHooks, probeHook, proxyHooks } from './hooks.ts'
+import { captureCgroup, cgroupDir, cgroupDirs, isBelow, requireCgroupRoot } from './cgroups.ts'
+import { captureHooks, guardHook, probeHook, proxyHooks } from './hooks.ts'
 import type { WantedLink } from './links.ts'
 import type { Report } from './report.ts'
 
@@ -24,6 +24,7 @@ export interface LoadOptions {
   readonly kubeletCgroup?: string
   readonly kubeletUid?: number
   readonly sidecar?: boolean
+  readonly guard?: boolean
 }
 
 export interface Plan {
@@ -55,21 +56,27 @@ export function planFor(options: LoadOptions, store: Store): Plan {
   return {
     settings,
     links,
-    summary: `capture in ${capture}, proxy identity ${identity}`,
+    summary: `capture in ${capture}, proxy identity ${identity}${hint(settings, proxies)}`,
     registerProxies: (report) => registerProxies(store, proxies, report),
   }
 }
 
+function hint({ defaultIdentity }: Settings, proxies: readonly Proxy[]): string {
+  if (defaultIdentity !== ProxyIdentity.cgroup || proxies.length > 0) return ''
+  return ' (no proxy yet: what enrolled pods dial is refused until --proxy-cgroup names one)'
+}
+
 function knownCapture(store: Store, root: string): string | undefined {
   const { captureCgroup: id } = requireSettings(store)
-  return id === 0n ? undefined : findCgroups(root, new Set([id]))[0]
+  return id === 0n ? undefined : cgroupDirs(root).get(id)
 }
 
 /** The named ones, and those that were named earlier and are still there. */
 function findProxies({ proxyCgroups }: LoadOptions, store: Store, root: string): Proxy[] {
   const named = proxyCgroups.map((path) => cgroupDir(root, path, '--proxy-cgroup'))
   const known = store.cgroups.entries().filter(([, { role }]) => role === CgroupRole.proxy)
-  const kept = known.length === 0 ? [] : findCgroups(root, new Set(known.map(([id]) => id)))
+  const dirs = known.length === 0 ? new Map<bigint, string>() : cgroupDirs(root)
+  const kept = known.flatMap(([id]) => dirs.get(id) ?? [])
   return [...new Set([...named, ...kept])].map((dir) => {
     const level = cgroupLevel(root, dir)
     if (level <= maxLevel) return { dir, id: cgroupId(dir), level }
@@ -110,6 +117,7 @@ function settingsFor(
   const probe = options.probes === undefined ? undefined : probes[options.probes]
   const shared = options.sharedProxyNetns === undefined ? undefined : sharedProxy(options.sharedProxyNetns)
   const sidecar = options.sidecar === undefined ? undefined : Number(options.sidecar)
+  const guard = options.guard === undefined ? undefined : Number(options.guard)
   return {
     hostNetns: netnsCookie('/proc/self/ns/net'),
     sharedNetns: shared?.cookie ?? known?.sharedNetns ?? 0n,
@@ -121,6 +129,7 @@ function settingsFor(
     probes: probe ?? (isFirst ? ProbeMode.off : known.probes),
     defaultIdentity: identity ?? (isFirst ? ProxyIdentity.cgroup : known.defaultIdentity),
     sidecar: sidecar ?? known?.sidecar ?? 0,
+    guard: guard ?? known?.guard ?? 0,
   }
 }
 
@@ -142,7 +151,7 @@ function sharedProxy(path: string) {
 
 function linksFor(
   options: LoadOptions,
-  { defaultIdentity, sidecar, probes: probe }: Settings,
+  { defaultIdentity, sidecar, guard, probes: probe }: Settings,
   capture: string,
   proxies: readonly Proxy[],
   root: string,
@@ -155,7 +164,12 @@ function linksFor(
   const at = (dirs: readonly string[], hooks: typeof captureHooks) =>
     dirs.flatMap((cgroup) => hooks.map((hook) => ({ ...hook, cgroup })))
   const probeDirs = probe === ProbeMode.off ? [] : [probeCgroup(options, probe, root)]
-  return [...at(captured, captureHooks), ...at(proxyDirs, proxyHooks), ...at(probeDirs, [probeHook])]
+  return [
+    ...at(captured, captureHooks),
+    ...at(proxyDirs, proxyHooks),
+    ...at(guard === 0 ? [] : captured, [guardHook]),
+    ...at(probeDirs, [probeHook]),
+  ]
 }
 
 /** Without those that lie below another. */

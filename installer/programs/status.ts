@@ -6,7 +6,7 @@ import { openPin, readLinkPin } from '../../src/bpf/link.ts'
 import { countersOf, requireSettings } from '../../src/bpf/pods.ts'
 import { CgroupRole, mapNames, PodMode, ProbeMode, ProxyIdentity, Store } from '../../src/bpf/store.ts'
 import { pinPaths } from '../../src/linux/bpffs.ts'
-import { findCgroups, requireCgroupRoot } from './cgroups.ts'
+import { cgroupDirs, requireCgroupRoot } from './cgroups.ts'
 
 /** Everything that `ambridge load` and the plugin made on this node; ids are the kernel's. */
 export interface Status {
@@ -50,6 +50,7 @@ export function status(bpffs: string): Status {
   const empty = { bpffs, programs: [], links: [], maps: [], proxies: [], pods: [] }
   if (!existsSync(join(paths.maps, 'settings'))) return { loaded: false, ...empty }
   using store = new Store(paths.maps)
+  const cgroups = cgroupDirs(requireCgroupRoot())
   return {
     loaded: true,
     bpffs,
@@ -57,9 +58,9 @@ export function status(bpffs: string): Status {
     programs: names(paths.progs).map((name) =>
       withPin(join(paths.progs, name), (fd) => programStatus(name, fd)),
     ),
-    links: linkStatuses(paths.links),
+    links: linkStatuses(paths.links, cgroups),
     maps: mapNames.map((name) => withPin(join(paths.maps, name), (fd) => ({ ...mapInfo(fd), name }))),
-    proxies: proxyStatuses(store),
+    proxies: proxyStatuses(store, cgroups),
     pods: podStatuses(store, paths.netns),
   }
 }
@@ -83,25 +84,24 @@ function programStatus(name: string, fd: number): object {
 }
 
 /** `name`: <program>-<cgroup id>, as installer/programs/links.ts names the pins. */
-function linkStatuses(dir: string): LinkStatus[] {
-  const root = requireCgroupRoot()
+function linkStatuses(dir: string, cgroups: ReadonlyMap<bigint, string>): LinkStatus[] {
   return names(dir).map((name) => {
     const info = readLinkPin(join(dir, name))
     const program = name.replace(/-\d+$/, '')
-    const [cgroup] = info.type === 'cgroup' && info.alive ? findCgroups(root, new Set([info.cgroupId])) : []
+    const cgroup = info.type === 'cgroup' ? cgroups.get(info.cgroupId) : undefined
     return {
       name,
       program,
       alive: info.alive,
       id: info.id,
       programId: info.programId,
-      ...(cgroup && { cgroup }),
+      ...(cgroup === undefined ? {} : { cgroup }),
     }
   })
 }
 
 function settingsStatus(store: Store): object {
-  const { hostNetns, sharedNetns, shared4, shared6, probes, kubeletUid, defaultIdentity, sidecar } =
+  const { hostNetns, sharedNetns, shared4, shared6, probes, kubeletUid, defaultIdentity, sidecar, guard } =
     requireSettings(store)
   return {
     proxyIdentity: nameOf(ProxyIdentity, defaultIdentity),
@@ -111,14 +111,14 @@ function settingsStatus(store: Store): object {
     probes: nameOf(ProbeMode, probes),
     kubeletUid,
     sidecar: sidecar !== 0,
+    guard: guard !== 0,
   }
 }
 
-function proxyStatuses(store: Store): object[] {
+function proxyStatuses(store: Store, cgroups: ReadonlyMap<bigint, string>): object[] {
   const proxies = store.cgroups.entries().filter(([, { role }]) => role === CgroupRole.proxy)
-  const root = requireCgroupRoot()
   return proxies.map(([id]) => {
-    const [cgroup] = findCgroups(root, new Set([id]))
+    const cgroup = cgroups.get(id)
     return { cgroupId: String(id), cgroup: cgroup ?? null, alive: cgroup !== undefined }
   })
 }

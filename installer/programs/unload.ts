@@ -8,13 +8,13 @@ import { collectSteps, type Step } from './report.ts'
 /** Removes every link, program and map, and the directories. Idempotent. Links first: no program runs on maps that are gone. */
 export function unload(bpffs: string): Step[] {
   const { steps, report } = collectSteps()
-  if (!existsSync(bpffs)) return steps
   using lock = DirLock.take(bpffs)
-  void lock
-  const { links, netns, progs, maps } = pinPaths(bpffs)
+  if (lock === undefined) return steps
+  const { links, netns, guard, progs, maps } = pinPaths(bpffs)
   for (const [kind, dir] of [
     ['link', links],
     ['link', netns],
+    ['link', guard],
     ['program', progs],
     ['map', maps],
   ] as const) {

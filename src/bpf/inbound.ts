@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeSync } from 'node:fs'
-import { nativeBytes } from '../native.ts'
+import { loadInstance } from './instance.ts'
 import { attachToNetns, attachTypes, openPin, pin, readLinkPin, updateLink } from './link.ts'
-import type { LoadedObject } from './loaded-object.ts'
-import { openObject } from './object.ts'
 
 const program = 'ambridge_inbound'
 
@@ -18,7 +16,7 @@ export interface InboundTarget {
 
 /** Give a netns its own instance of the sk_lookup program. */
 export function attachInbound({ netnsFd, cookie, pinPath, mapsDir }: InboundTarget): void {
-  using instance = loadInstance(cookie, mapsDir)
+  using instance = loadInstance('inbound', cookie, mapsDir)
   const link = attachToNetns(instance.programFd(program), netnsFd, attachTypes.SK_LOOKUP)
   try {
     pin(link, pinPath)
@@ -29,7 +27,7 @@ export function attachInbound({ netnsFd, cookie, pinPath, mapsDir }: InboundTarg
 
 /** Put the current program in the place of an older one, without a moment between the two. */
 export function upgradeInbound({ cookie, pinPath, mapsDir }: Omit<InboundTarget, 'netnsFd'>): void {
-  using instance = loadInstance(cookie, mapsDir)
+  using instance = loadInstance('inbound', cookie, mapsDir)
   const link = openPin(pinPath)
   try {
     updateLink(link, instance.programFd(program))
@@ -44,16 +42,7 @@ export function isInboundAlive(pinPath: string, ino: bigint): boolean {
   return link.type === 'netns' && link.alive && BigInt(link.netnsIno) === ino
 }
 
-function loadInstance(cookie: bigint, mapsDir: string, captureLog = false): LoadedObject {
-  using object = openObject(nativeBytes('inbound.bpf.o'), { name: 'inbound', pinRoot: mapsDir, captureLog })
-  // The whole of .rodata: const volatile __u64 netns_cookie.
-  const rodata = Buffer.alloc(8)
-  rodata.writeBigUInt64LE(cookie)
-  object.setRodata(rodata)
-  return object.load()
-}
-
 /** Loads an instance for nobody: throws LoadError, with libbpf's log, where the kernel cannot. */
 export function probeInbound(mapsDir: string): void {
-  loadInstance(0n, mapsDir, true)[Symbol.dispose]()
+  loadInstance('inbound', 0n, mapsDir, true)[Symbol.dispose]()
 }

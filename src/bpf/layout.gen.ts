@@ -35,6 +35,7 @@ export const PodFlag = {
   dns: 1,
   bypassInbound: 2,
   guard: 4,
+  secondary: 8,
 } as const
 
 export const CgroupRole = {
@@ -371,6 +372,7 @@ export interface Settings {
   readonly probes: number
   readonly defaultIdentity: number
   readonly sidecar: number
+  readonly guard: number
 }
 
 function writeSettings(buf: Buffer, v: Settings, at: number): void {
@@ -385,6 +387,7 @@ function writeSettings(buf: Buffer, v: Settings, at: number): void {
   buf.writeUInt8(v.probes, at + 68)
   buf.writeUInt8(v.defaultIdentity, at + 69)
   buf.writeUInt8(v.sidecar, at + 70)
+  buf.writeUInt8(v.guard, at + 71)
 }
 
 function readSettings(buf: Buffer, at: number): Settings {
@@ -400,6 +403,7 @@ function readSettings(buf: Buffer, at: number): Settings {
     probes: buf.readUInt8(at + 68),
     defaultIdentity: buf.readUInt8(at + 69),
     sidecar: buf.readUInt8(at + 70),
+    guard: buf.readUInt8(at + 71),
   }
 }
 

@@ -27,6 +27,7 @@ export const attachTypes = {
   CGROUP_INET6_GETSOCKNAME: 32,
   CGROUP_INET_SOCK_RELEASE: 34,
   SK_LOOKUP: 36,
+  TCX_EGRESS: 47,
 } as const
 
 export type AttachType = (typeof attachTypes)[keyof typeof attachTypes]
@@ -41,6 +42,12 @@ export function attachToCgroup(programFd: number, cgroupFd: number, type: Attach
 export function attachToNetns(programFd: number, netnsFd: number, type: AttachType): number {
   const action = `attach a program (${typeName(type)}) to a netns`
   return check(action, ffi.bpf_link_create(programFd, netnsFd, type, null))
+}
+
+/** On the way out of an interface of the calling thread's netns. Several links stack. Needs Linux 6.6. */
+export function attachToInterface(programFd: number, ifindex: number): number {
+  const action = `attach a program (TCX_EGRESS) to interface ${ifindex}`
+  return check(action, ffi.bpf_link_create(programFd, ifindex, attachTypes.TCX_EGRESS, null))
 }
 
 function typeName(type: AttachType): string {
@@ -70,6 +77,7 @@ export function detachLink(linkFd: number): void {
 /** enum bpf_link_type in linux/bpf.h. */
 const BPF_LINK_TYPE_CGROUP = 3
 const BPF_LINK_TYPE_NETNS = 5
+const BPF_LINK_TYPE_TCX = 11
 
 interface LinkBase {
   readonly id: number
@@ -80,6 +88,7 @@ interface LinkBase {
 export type LinkInfo =
   | (LinkBase & { readonly type: 'cgroup'; readonly attachType: number; readonly cgroupId: bigint })
   | (LinkBase & { readonly type: 'netns'; readonly attachType: number; readonly netnsIno: number })
+  | (LinkBase & { readonly type: 'tcx'; readonly attachType: number; readonly ifindex: number })
   | (LinkBase & { readonly type: 'other'; readonly linkType: number })
 
 /** Throws SystemError when `fd` is no descriptor of a BPF object. */
@@ -95,6 +104,9 @@ export function linkInfo(fd: number): LinkInfo {
   if (linkType === BPF_LINK_TYPE_NETNS) {
     return { ...base, type: 'netns', netnsIno: info.readUInt32LE(16), attachType: info.readUInt32LE(20) }
   }
+  if (linkType === BPF_LINK_TYPE_TCX) {
+    return { ...base, type: 'tcx', ifindex: info.readUInt32LE(16), attachType: info.readUInt32LE(20) }
+  }
   return { ...base, type: 'other', linkType }
 }
 
@@ -102,6 +114,7 @@ export function linkInfo(fd: number): LinkInfo {
 export function isAlive(info: LinkInfo): boolean {
   if (info.type === 'cgroup') return info.cgroupId !== 0n
   if (info.type === 'netns') return info.netnsIno !== 0
+  if (info.type === 'tcx') return info.ifindex !== 0
   return true
 }
 

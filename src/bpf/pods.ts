@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the maps know about pods: written by ADD, taken back by DEL. An attachment's own entry comes first and goes last. */
 import { addressBytes } from '../address.ts'
-import { CgroupRole, Outcome, type Pod } from './layout.gen.ts'
+import { CgroupRole, Outcome, type Pod, PodFlag } from './layout.gen.ts'
 import { type CapturePolicy, type PrimaryAddresses, podEntry, rulesEntry } from './policy.ts'
 import type { Store } from './store.ts'
 
@@ -49,13 +49,21 @@ export function register(store: Store, registration: Registration): void {
   store.pending.insert(cookie, 0n)
   if (policy.sidecar !== undefined) store.rules.set(cookie, rulesEntry(policy.sidecar))
   const { defaultIdentity } = requireSettings(store)
-  store.pods.set(cookie, merge(store.pods.get(cookie), podEntry(policy, primary, defaultIdentity)))
+  const entry = merge(store.pods.get(cookie), podEntry(policy, primary, defaultIdentity))
+  store.pods.set(cookie, withSecondary(entry, addresses))
 }
 
 /** A second interface of a pod does not change its primary addresses. */
 function merge(known: Pod | undefined, entry: Pod): Pod {
   if (known === undefined) return entry
-  return { ...entry, own4: known.own4 || entry.own4, own6: known.own6 || entry.own6 }
+  const flags = entry.flags | (known.flags & PodFlag.secondary)
+  return { ...entry, flags, own4: known.own4 || entry.own4, own6: known.own6 || entry.own6 }
+}
+
+/** Tells the programs whether they have to ask the map for an address that is not a primary one. */
+function withSecondary(entry: Pod, addresses: readonly string[]): Pod {
+  const isKnown = (address: string) => [entry.own4, entry.own6].includes(address) || isLinkLocal6(address)
+  return addresses.every(isKnown) ? entry : { ...entry, flags: entry.flags | PodFlag.secondary }
 }
 
 /** Idempotent. The pod stays captured while another of its attachments is registered: that one is returned. */
@@ -119,11 +127,15 @@ function isSame(a: AttachmentKey, b: AttachmentKey): boolean {
   return a.containerId === b.containerId && a.ifname === b.ifname
 }
 
-/** fe80::/10 and 169.254.0.0/16: not unique on a node. */
+/** Not unique on a node. */
 function isLinkLocal(address: string): boolean {
+  return isLinkLocal6(address) || address.startsWith('169.254.')
+}
+
+/** fe80::/10 */
+function isLinkLocal6(address: string): boolean {
   const bytes = addressBytes(address)
-  const isIpv6 = bytes[0] === 0xfe && ((bytes[1] ?? 0) & 0xc0) === 0x80
-  return isIpv6 || address.startsWith('169.254.')
+  return bytes[0] === 0xfe && ((bytes[1] ?? 0) & 0xc0) === 0x80
 }
 
 /** At most `size` bytes of UTF-8: for people to read, so a cut does no harm. */

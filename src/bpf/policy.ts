@@ -36,6 +36,7 @@ export interface CapturePolicy {
   readonly proxyIdentity?: 'cgroup' | 'mark'
   readonly dnsCapture: boolean
   readonly bypassInbound: boolean
+  readonly egressGuard: boolean
   readonly sidecar?: CaptureRules
 }
 
@@ -54,7 +55,7 @@ const proxyMarkMask = 0xfff
 
 /** `defaultIdentity`: of the settings, enum proxy_identity. */
 export function podEntry(policy: CapturePolicy, primary: PrimaryAddresses, defaultIdentity: number): Pod {
-  const { sidecar, dnsCapture, bypassInbound } = policy
+  const { sidecar, bypassInbound, egressGuard } = policy
   const chosen = policy.proxyIdentity === undefined ? defaultIdentity : ProxyIdentity[policy.proxyIdentity]
   return {
     own4: primary.ipv4,
@@ -66,8 +67,16 @@ export function podEntry(policy: CapturePolicy, primary: PrimaryAddresses, defau
     ...ports,
     mode: modes[policy.mode],
     identity: policy.mode === 'sidecar' ? ProxyIdentity.owner : chosen,
-    flags: (dnsCapture ? PodFlag.dns : 0) | (bypassInbound ? PodFlag.bypassInbound : 0),
+    flags:
+      (capturesDns(policy) ? PodFlag.dns : 0) |
+      (bypassInbound ? PodFlag.bypassInbound : 0) |
+      (egressGuard ? PodFlag.guard : 0),
   }
+}
+
+/** An excluded port is excluded before DNS is looked at, UDP included. */
+function capturesDns({ dnsCapture, sidecar }: CapturePolicy): boolean {
+  return dnsCapture && !sidecar?.excludeOutboundPorts.includes(53)
 }
 
 export function rulesEntry(rules: CaptureRules): Rules {

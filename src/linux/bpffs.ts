@@ -24,11 +24,19 @@ export interface PinPaths {
   readonly links: string
   /** Links to pod network namespaces, named by `attachmentPinName`. */
   readonly netns: string
+  /** Links to interfaces of guarded pods, named by `attachmentPinName` and the index of the interface. */
+  readonly guard: string
 }
 
 export function pinPaths(base: string): PinPaths {
   const below = (name: string) => join(base, name)
-  return { maps: below('maps'), progs: below('progs'), links: below('links'), netns: below('netns') }
+  return {
+    maps: below('maps'),
+    progs: below('progs'),
+    links: below('links'),
+    netns: below('netns'),
+    guard: below('guard'),
+  }
 }
 
 /** An attachment, as CNI knows it. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, fstatSync, openSync } from 'node:fs'
 import { checkErrno } from '../native.ts'
 import { libc } from './libc.ts'
 
@@ -14,18 +14,31 @@ export class DirLock implements Disposable {
     this.#fd = fd
   }
 
-  static take(dir: string): DirLock {
-    const fd = openSync(dir, 'r')
+  /** Undefined when the directory is not there, or was removed while this waited. */
+  static take(dir: string): DirLock | undefined {
+    const fd = openIfThere(dir)
+    if (fd === undefined) return undefined
     try {
       checkErrno(`lock ${dir}`, libc.flock(fd, LOCK_EX))
+      if (fstatSync(fd).nlink > 0) return new DirLock(fd)
     } catch (err) {
       closeSync(fd)
       throw err
     }
-    return new DirLock(fd)
+    closeSync(fd)
+    return undefined
   }
 
   [Symbol.dispose](): void {
     closeSync(this.#fd)
+  }
+}
+
+function openIfThere(dir: string): number | undefined {
+  try {
+    return openSync(dir, 'r')
+  } catch (err) {
+    if ((err as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw err
   }
 }

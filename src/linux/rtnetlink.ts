@@ -7,6 +7,7 @@ import { libc } from './libc.ts'
 
 export interface InterfaceAddress {
   readonly ifname: string
+  readonly ifindex: number
   readonly address: string
   readonly family: 4 | 6
   readonly scope: 'global' | 'link' | 'loopback'
@@ -54,6 +55,7 @@ interface Message {
 
 interface Interface {
   readonly ifname: string
+  readonly ifindex: number
   readonly internal: boolean
 }
 
@@ -83,6 +85,7 @@ function parseLink(body: Buffer): Interface {
   const name = attributes(body.subarray(linkBytes)).get(IFLA_IFNAME)
   return {
     ifname: name?.toString('utf8', 0, name.length - 1) ?? '',
+    ifindex: body.readInt32LE(4),
     internal: (body.readUInt32LE(8) & IFF_LOOPBACK) !== 0,
   }
 }

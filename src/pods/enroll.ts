@@ -3,6 +3,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path/posix'
 import { canonicalAddress, isIpv4 } from '../address.ts'
+import { attachGuard } from '../bpf/guard.ts'
 import { attachInbound, isInboundAlive } from '../bpf/inbound.ts'
 import { type AttachmentKey, attachmentsOf, register, requireSettings } from '../bpf/pods.ts'
 import type { CapturePolicy, PrimaryAddresses } from '../bpf/policy.ts'
@@ -13,7 +14,7 @@ import { hostNetnsIdentity, isSameNetns, Netns } from '../linux/netns.ts'
 import type { InterfaceAddress } from '../linux/rtnetlink.ts'
 import { SystemError } from '../native.ts'
 import { RemedyError } from '../remedy.ts'
-import { linkPin, withdrawFrom } from './withdraw.ts'
+import { guardPin, guardPins, linkPin, withdrawFrom } from './withdraw.ts'
 
 export interface EnrollRequest {
   readonly key: AttachmentKey
@@ -60,8 +61,17 @@ export function enroll(request: EnrollRequest, bpffs: string): void {
   try {
     enrollLocked(store, netns, request, bpffs)
   } catch (err) {
-    withdrawFrom(store, request.key, bpffs)
+    takeBack(store, request.key, bpffs)
     throw err
+  }
+}
+
+/** Why a pod was not enrolled must not be hidden by what then could not be taken back: its DEL tries that again. */
+function takeBack(store: Store, key: AttachmentKey, bpffs: string): void {
+  try {
+    withdrawFrom(store, key, bpffs)
+  } catch {
+    // The first failure is the cause of this one, too.
   }
 }
 
@@ -82,7 +92,7 @@ function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs:
   // The same attachment in another netns: its DEL never came.
   const known = store.attachments.get(key)
   if (known !== undefined && known.netns !== cookie) withdrawFrom(store, key, bpffs)
-  const found = netns.addresses().filter(({ internal }) => !internal)
+  const found = netns.addresses().filter(({ scope }) => scope !== 'loopback')
   const addresses = [
     ...new Set([...request.addresses, ...found.map(({ address }) => address)].map(canonicalAddress)),
   ]
@@ -97,6 +107,7 @@ function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs:
     policy,
   })
   const { maps: mapsDir } = pinPaths(bpffs)
+  if (policy.egressGuard) guard(netns, cookie, found, request, bpffs)
   const pinPath = linkPin(bpffs, key)
   const links = attachmentsOf(store, cookie).map(([other]) => linkPin(bpffs, other))
   if (links.some((link) => existsSync(link) && isInboundAlive(link, netns.identity.ino))) return
@@ -104,8 +115,32 @@ function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs:
   attachInbound({ netnsFd: netns.fd, cookie, pinPath, mapsDir })
 }
 
-function requireProxy(store: Store, { mode }: CapturePolicy): void {
-  const { sharedNetns, sidecar } = requireSettings(store)
+/** Interfaces that another attachment guards already are left to it. */
+function guard(
+  netns: Netns,
+  cookie: bigint,
+  found: readonly InterfaceAddress[],
+  request: EnrollRequest,
+  bpffs: string,
+) {
+  const { key } = request
+  for (const pin of guardPins(bpffs, key)) rmSync(pin)
+  const outside = found.filter(({ internal }) => !internal)
+  const own = outside.filter(({ ifname }) => ifname === key.ifname)
+  attachGuard({
+    cookie,
+    ifindexes: [...new Set((own.length > 0 ? own : outside).map(({ ifindex }) => ifindex))],
+    inNetns: (fn) => netns.run(fn),
+    pinPath: (ifindex) => guardPin(bpffs, key, ifindex),
+    mapsDir: pinPaths(bpffs).maps,
+  })
+}
+
+function requireProxy(store: Store, { mode, egressGuard }: CapturePolicy): void {
+  const { sharedNetns, sidecar, guard } = requireSettings(store)
+  if (egressGuard && guard === 0) {
+    throw new RemedyError('the programs are not attached for egressGuard', 'run: ambridge load --guard')
+  }
   if (mode === 'ambient-shared' && sharedNetns === 0n) {
     const remedy = 'name the netns of the shared ztunnel: ambridge load --shared-proxy-netns PATH'
     throw new RemedyError('no proxy is known for mode ambient-shared', remedy)
@@ -132,7 +167,7 @@ function primaryAddresses(
   found: readonly InterfaceAddress[],
   { key, addresses }: EnrollRequest,
 ): PrimaryAddresses {
-  const usable = found.filter(({ scope }) => scope === 'global')
+  const usable = found.filter(({ scope, internal }) => scope === 'global' && !internal)
   const own = usable.filter(({ ifname }) => ifname === key.ifname)
   const inOrder = [
     ...addresses,

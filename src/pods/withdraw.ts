@@ -32,6 +32,21 @@ export function withdrawFrom(store: Store, key: AttachmentKey, bpffs: string): v
   // The link belongs to the netns: it goes with its last attachment.
   if (heir !== undefined && existsSync(pinPath)) renameSync(pinPath, linkPin(bpffs, heir))
   else rmSync(pinPath, { force: true })
+  for (const pin of guardPins(bpffs, key)) rmSync(pin, { force: true })
+}
+
+/** Of the interfaces that an attachment has guarded. */
+export function guardPins(bpffs: string, { containerId, ifname }: AttachmentKey): string[] {
+  const { guard } = pinPaths(bpffs)
+  const name = attachmentPinName(containerId, ifname)
+  if (!existsSync(guard)) return []
+  return readdirSync(guard)
+    .filter((pin) => pin.replace(/@\d+$/, '') === name)
+    .map((pin) => join(guard, pin))
+}
+
+export function guardPin(bpffs: string, { containerId, ifname }: AttachmentKey, ifindex: number): string {
+  return join(pinPaths(bpffs).guard, `${attachmentPinName(containerId, ifname)}@${ifindex}`)
 }
 
 /** Withdraws every attachment that is not valid. Goes on after a failure; returns what failed. */

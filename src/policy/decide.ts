@@ -73,6 +73,7 @@ function policyOf(pod: Pod, config: PolicyConfig, warnings: string[]): PodPolicy
     ...(config.proxyIdentity === undefined ? {} : { proxyIdentity: config.proxyIdentity }),
     dnsCapture: flag(pod, dnsCapture, isSidecar, warnings) ?? config.dnsCapture,
     bypassInbound: flag(pod, bypassInboundCapture, isSidecar, warnings) ?? false,
+    egressGuard: config.egressGuard,
     ...(isSidecar ? { sidecar: sidecarRules(pod, config) } : {}),
   }
 }

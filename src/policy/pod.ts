@@ -25,6 +25,7 @@ export interface PolicyConfig {
   /** Absent: what the programs were loaded with. */
   readonly proxyIdentity?: ProxyIdentity
   readonly dnsCapture: boolean
+  readonly egressGuard: boolean
   readonly excludeNamespaces: readonly string[]
   readonly sidecar: { readonly proxyUid: number; readonly proxyGid: number }
 }
@@ -56,6 +57,8 @@ export interface PodPolicy {
   readonly proxyIdentity?: ProxyIdentity
   readonly dnsCapture: boolean
   readonly bypassInbound: boolean
+  /** TCP that raw and packet sockets make by hand is dropped. */
+  readonly egressGuard: boolean
   /** Only in mode sidecar. */
   readonly sidecar?: SidecarRules
 }

@@ -48,6 +48,7 @@ const near = fc.record(
     ),
     proxyIdentity: mostly(fc.constantFrom('cgroup', 'mark')),
     dnsCapture: mostly(fc.boolean()),
+    egressGuard: mostly(fc.boolean()),
     sidecar: mostly(fc.record({ proxyUid: mostly(fc.nat()) }, { requiredKeys: [] })),
     excludeNamespaces: mostly(names),
     logLevel: mostly(fc.constantFrom('error', 'warn', 'info', 'debug')),

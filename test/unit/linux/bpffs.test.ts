@@ -69,6 +69,7 @@ test('pinPaths() are below the base', () => {
     progs: '/sys/fs/bpf/ambridge/progs',
     links: '/sys/fs/bpf/ambridge/links',
     netns: '/sys/fs/bpf/ambridge/netns',
+    guard: '/sys/fs/bpf/ambridge/guard',
   })
 })
 

@@ -29,7 +29,7 @@ test('parseAddresses() takes the local end of a point-to-point interface', () =>
   const local = attribute(2, Buffer.from([10, 0, 0, 1]))
   const peer = attribute(1, Buffer.from([10, 0, 0, 2]))
   expect(parseAddresses([link(7, 0, 'tun0'), address(7, 2, 0, [peer, local])])).toEqual([
-    { ifname: 'tun0', address: '10.0.0.1', family: 4, scope: 'global', internal: false },
+    { ifname: 'tun0', ifindex: 7, address: '10.0.0.1', family: 4, scope: 'global', internal: false },
   ])
 })
 

@@ -19,6 +19,7 @@ function config({ enrollment = {}, ...more }: Overrides = {}): PolicyConfig {
   return {
     mode: 'ambient',
     dnsCapture: true,
+    egressGuard: false,
     excludeNamespaces: [],
     sidecar: { proxyUid: 1337, proxyGid: 1337 },
     ...more,
@@ -173,7 +174,7 @@ test.for(['ambient', 'ambient-shared'] as const)(
       enroll: true,
       reason: 'enrollment.all',
       warnings: [],
-      policy: { mode, proxyIdentity: 'mark', dnsCapture: false, bypassInbound: false },
+      policy: { mode, proxyIdentity: 'mark', dnsCapture: false, bypassInbound: false, egressGuard: false },
     })
   },
 )
@@ -210,7 +211,7 @@ test.for([
 test.for(['yes', 'tRUE', ' true', ''])('a boolean annotation of %j is ignored with a warning', (value) => {
   const decision = decide(pod({ [dns]: value, [bypass]: value }), config({ ...all, dnsCapture: true }))
   expect(decision).toMatchObject({
-    policy: { dnsCapture: true, bypassInbound: false },
+    policy: { dnsCapture: true, bypassInbound: false, egressGuard: false },
     warnings: [dns, bypass].map(
       (key) => `annotation ${key} ignored: ${JSON.stringify(value)} is not a boolean`,
     ),
@@ -220,7 +221,7 @@ test.for(['yes', 'tRUE', ' true', ''])('a boolean annotation of %j is ignored wi
 test('ambient annotations mean nothing to a pod in mode sidecar', () => {
   const annotations = { [status]: '{}', [dns]: 'false', [bypass]: 'nonsense' }
   expect(decide(pod(annotations), config(sidecar))).toMatchObject({
-    policy: { mode: 'sidecar', dnsCapture: true, bypassInbound: false },
+    policy: { mode: 'sidecar', dnsCapture: true, bypassInbound: false, egressGuard: false },
     warnings: [],
   })
 })

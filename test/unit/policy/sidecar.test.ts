@@ -10,6 +10,7 @@ const config: PolicyConfig = {
   mode: 'sidecar',
   enrollment: { source: 'static', all: true, namespaces: [], annotations: true },
   dnsCapture: true,
+  egressGuard: false,
   excludeNamespaces: [],
   sidecar: { proxyUid: 1000, proxyGid: 2000 },
 }
