@@ -30,10 +30,12 @@ export function load(options: LoadOptions): Step[] {
   using store = new Store(paths.maps)
   const plan = planFor(options, store)
   // Settings first: a program that runs before they are there would not know the proxy.
-  store.settings.set(0, { ...plan.settings, objects: objectsCrc() })
-  plan.registerProxies(report)
+  store.settings.set(0, plan.settings)
+  plan.registerCgroups(report)
   attachLinks(plan.links, paths.links, (program) => loaded.programFd(program), report)
   upgradePods(store, options.bpffs, loaded.isUpgrade, report)
+  // Last: until then, no pod is enrolled, and the next load begins anew.
+  store.settings.set(0, { ...plan.settings, objects: objectsCrc() })
   report('settings', plan.summary, 'set')
   return steps
 }
@@ -107,7 +109,7 @@ function openAmbridge(mapsDir: string) {
 function loadedCrc(mapsDir: string): number | undefined {
   if (!existsSync(join(mapsDir, 'settings'))) return undefined
   using store = new Store(mapsDir)
-  return store.settings.get(0)?.objects
+  return store.settings.get(0)?.objects || undefined
 }
 
 /** A failed first load leaves nothing behind. */

@@ -31,7 +31,8 @@ export interface Plan {
   readonly settings: Settings
   readonly links: readonly WantedLink[]
   readonly summary: string
-  registerProxies(report: Report): void
+  /** Makes the map of cgroups hold those that are in use. */
+  registerCgroups(report: Report): void
 }
 
 interface Proxy {
@@ -47,17 +48,21 @@ export function planFor(options: LoadOptions, store: Store): Plan {
   const root = requireCgroupRoot()
   const capture = captureCgroup(options.cgroup ?? knownCapture(store, root) ?? 'auto')
   const proxies = findProxies(options, store, root)
+  const kubelet = kubeletCgroup(options, store, root)
   const settings = {
     ...settingsFor(options, store.settings.get(0), proxies),
     captureCgroup: cgroupId(capture),
   }
-  const links = linksFor(options, settings, capture, proxies, root)
+  const links = linksFor(settings, capture, proxies, () => kubelet ?? usualProbeCgroup(settings.probes, root))
   const identity = settings.defaultIdentity === ProxyIdentity.mark ? 'mark' : 'cgroup'
   return {
     settings,
     links,
     summary: `capture in ${capture}, proxy identity ${identity}${hint(settings, proxies)}`,
-    registerProxies: (report) => registerProxies(store, proxies, report),
+    registerCgroups: (report) => {
+      registerProxies(store, proxies, report)
+      registerKubelet(store, kubelet, root)
+    },
   }
 }
 
@@ -150,11 +155,10 @@ function sharedProxy(path: string) {
 }
 
 function linksFor(
-  options: LoadOptions,
   { defaultIdentity, sidecar, guard, probes: probe }: Settings,
   capture: string,
   proxies: readonly Proxy[],
-  root: string,
+  probeCgroup: () => string,
 ): WantedLink[] {
   const outside = proxies.map(({ dir }) => dir).filter((dir) => !isBelow(dir, capture))
   const captured = [capture, ...outermost(outside)]
@@ -163,7 +167,7 @@ function linksFor(
   const proxyDirs = isWide ? captured : outermost(proxies.map(({ dir }) => dir))
   const at = (dirs: readonly string[], hooks: typeof captureHooks) =>
     dirs.flatMap((cgroup) => hooks.map((hook) => ({ ...hook, cgroup })))
-  const probeDirs = probe === ProbeMode.off ? [] : [probeCgroup(options, probe, root)]
+  const probeDirs = probe === ProbeMode.off ? [] : [probeCgroup()]
   return [
     ...at(captured, captureHooks),
     ...at(proxyDirs, proxyHooks),
@@ -177,8 +181,24 @@ function outermost(dirs: readonly string[]): string[] {
   return dirs.filter((dir) => !dirs.some((other) => other !== dir && isBelow(dir, other)))
 }
 
-function probeCgroup({ kubeletCgroup }: LoadOptions, probe: number, root: string): string {
-  if (kubeletCgroup !== undefined) return cgroupDir(root, kubeletCgroup, '--kubelet-cgroup')
+/** The named one, or the one that was named earlier and is still there. */
+function kubeletCgroup({ kubeletCgroup: path }: LoadOptions, store: Store, root: string): string | undefined {
+  if (path !== undefined) return cgroupDir(root, path, '--kubelet-cgroup')
+  const known = store.cgroups.entries().find(([, { role }]) => role === CgroupRole.kubelet)
+  return known === undefined ? undefined : cgroupDirs(root).get(known[0])
+}
+
+function registerKubelet(store: Store, dir: string | undefined, root: string): void {
+  for (const [id, { role }] of store.cgroups.entries()) {
+    if (role === CgroupRole.kubelet) store.cgroups.delete(id)
+  }
+  if (dir === undefined) return
+  // A proxy's cgroup stays one.
+  store.cgroups.insert(cgroupId(dir), { netns: 0n, role: CgroupRole.kubelet, level: cgroupLevel(root, dir) })
+}
+
+/** Where the probes program is attached when nobody named a cgroup. */
+function usualProbeCgroup(probe: number, root: string): string {
   if (probe !== ProbeMode.kubelet) return root
   const usual = ['system.slice/kubelet.service', 'kubelet.slice', 'kubelet'].map((path) => `${root}/${path}`)
   const found = usual.find((dir) => statSync(dir, { throwIfNoEntry: false })?.isDirectory())

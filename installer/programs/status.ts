@@ -6,6 +6,7 @@ import { openPin, readLinkPin } from '../../src/bpf/link.ts'
 import { countersOf, requireSettings } from '../../src/bpf/pods.ts'
 import { CgroupRole, mapNames, PodMode, ProbeMode, ProxyIdentity, Store } from '../../src/bpf/store.ts'
 import { pinPaths } from '../../src/linux/bpffs.ts'
+import { SystemError } from '../../src/native.ts'
 import { cgroupDirs, requireCgroupRoot } from './cgroups.ts'
 
 /** Everything that `ambridge load` and the plugin made on this node; ids are the kernel's. */
@@ -123,29 +124,56 @@ function proxyStatuses(store: Store, cgroups: ReadonlyMap<bigint, string>): obje
   })
 }
 
+/** Pods come and go meanwhile: the pins are read last, and a pod that has lost its own is asked for again. */
 function podStatuses(store: Store, dir: string): PodStatus[] {
-  const pins = names(dir).map((name) => ({ name, info: readLinkPin(join(dir, name)) }))
-  return store.attachments.entries().map(([{ containerId, ifname }, attachment]) => {
-    const { netns, netnsIno, podNamespace, podName, podUid } = attachment
-    const pod = store.pods.get(netns)
-    const pin = pins.find(({ info }) => info.type === 'netns' && BigInt(info.netnsIno) === netnsIno)
-    return {
-      containerId,
-      ifname,
-      namespace: podNamespace,
-      name: podName,
-      uid: podUid,
-      netnsCookie: String(netns),
-      netnsInode: String(netnsIno),
-      cgroupId: String(attachment.cgroupId),
-      mode: nameOf(PodMode, pod?.mode ?? 0),
-      proxyIdentity: nameOf(ProxyIdentity, pod?.identity ?? 0),
-      addresses: attachment.addrs.filter((address) => address !== ''),
-      link: pin?.name ?? '',
-      alive: pin?.info.alive ?? false,
-      counters: countersOf(store, netns),
+  const attachments = store.attachments.entries()
+  const pins = podPins(dir)
+  return attachments.flatMap(([key, attachment]) => {
+    const pin = pins.find(({ netnsIno }) => netnsIno === attachment.netnsIno)
+    if (pin === undefined && store.attachments.get(key) === undefined) return []
+    return [podStatus(store, [key, attachment], pin)]
+  })
+}
+
+interface PodPin {
+  readonly name: string
+  readonly netnsIno: bigint
+  readonly alive: boolean
+}
+
+function podPins(dir: string): PodPin[] {
+  return names(dir).flatMap((name) => {
+    try {
+      const info = readLinkPin(join(dir, name))
+      return info.type === 'netns' ? [{ name, netnsIno: BigInt(info.netnsIno), alive: info.alive }] : []
+    } catch (err) {
+      if (err instanceof SystemError && err.code === 'ENOENT') return [] // withdrawn meanwhile
+      throw err
     }
   })
+}
+
+type Entry = ReturnType<Store['attachments']['entries']>[number]
+
+function podStatus(store: Store, [key, attachment]: Entry, pin?: PodPin): PodStatus {
+  const { netns, netnsIno, podNamespace, podName, podUid } = attachment
+  const pod = store.pods.get(netns)
+  return {
+    containerId: key.containerId,
+    ifname: key.ifname,
+    namespace: podNamespace,
+    name: podName,
+    uid: podUid,
+    netnsCookie: String(netns),
+    netnsInode: String(netnsIno),
+    cgroupId: String(attachment.cgroupId),
+    mode: nameOf(PodMode, pod?.mode ?? 0),
+    proxyIdentity: nameOf(ProxyIdentity, pod?.identity ?? 0),
+    addresses: attachment.addrs.filter((address) => address !== ''),
+    link: pin?.name ?? '',
+    alive: pin?.alive ?? false,
+    counters: countersOf(store, netns),
+  }
 }
 
 function nameOf(values: Readonly<Record<string, number>>, wanted: number): string {

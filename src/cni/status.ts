@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { requireLoaded } from '../pods/enroll.ts'
+import { requireLoaded } from '../pods/loaded.ts'
 import { RemedyError } from '../remedy.ts'
 import { CniCode, CniError } from './errors.ts'
 import { failure } from './failure.ts'

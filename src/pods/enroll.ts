@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Makes a pod part of the mesh on this node: netns, cgroup, maps and link together. */
 import { existsSync, rmSync } from 'node:fs'
-import { dirname, join } from 'node:path/posix'
+import { dirname } from 'node:path/posix'
 import { canonicalAddress, isIpv4 } from '../address.ts'
 import { attachGuard } from '../bpf/guard.ts'
 import { attachInbound, isInboundAlive } from '../bpf/inbound.ts'
 import { type AttachmentKey, attachmentsOf, register, requireSettings } from '../bpf/pods.ts'
 import type { CapturePolicy, PrimaryAddresses } from '../bpf/policy.ts'
 import { Store } from '../bpf/store.ts'
-import { isBpffs, pinPaths } from '../linux/bpffs.ts'
+import { pinPaths } from '../linux/bpffs.ts'
 import { cgroup2Root, cgroupId, cgroupLevel, findPodCgroup } from '../linux/cgroup.ts'
 import { hostNetnsIdentity, isSameNetns, Netns } from '../linux/netns.ts'
 import type { InterfaceAddress } from '../linux/rtnetlink.ts'
 import { SystemError } from '../native.ts'
 import { RemedyError } from '../remedy.ts'
+import { requireLoaded } from './loaded.ts'
 import { guardPin, guardPins, linkPin, withdrawFrom } from './withdraw.ts'
 
 export interface EnrollRequest {
@@ -27,24 +28,6 @@ export interface EnrollRequest {
   /** As the runtime passes it. */
   readonly cgroupPath?: string
   readonly policy: CapturePolicy
-}
-
-const loadHint = 'run "ambridge load" on this node (the ambridge agent does it)'
-
-/** Throws RemedyError unless the programs are loaded below `bpffs`. */
-export function requireLoaded(bpffs: string): void {
-  const { maps } = pinPaths(bpffs)
-  if (existsSync(join(maps, 'settings'))) return
-  const mount = nearestExisting(bpffs)
-  if (!isBpffs(mount)) {
-    const remedy = `mount it: mount -t bpf bpf /sys/fs/bpf; then ${loadHint}`
-    throw new RemedyError(`bpffs is not mounted: ${mount} is on another file system`, remedy)
-  }
-  throw new RemedyError(`the eBPF programs are not loaded: no maps in ${maps}`, loadHint)
-}
-
-function nearestExisting(path: string): string {
-  return existsSync(path) || path === '/' ? path : nearestExisting(dirname(path))
 }
 
 /** All or nothing: a failure takes back what was done. */
@@ -96,7 +79,7 @@ function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs:
   const addresses = [
     ...new Set([...request.addresses, ...found.map(({ address }) => address)].map(canonicalAddress)),
   ]
-  const cgroup = podCgroup(request)
+  const cgroup = podCgroup(store, request)
   register(store, {
     key,
     netns: { cookie, ...netns.identity },
@@ -178,9 +161,21 @@ function primaryAddresses(
   return { ipv4: canonical.find(isIpv4) ?? '', ipv6: canonical.find((address) => !isIpv4(address)) ?? '' }
 }
 
-function podCgroup({ cgroupPath, pod }: EnrollRequest) {
+/** A pod whose cgroup is known must lie where the programs are attached: elsewhere nothing that it dials is captured. */
+function podCgroup(store: Store, { cgroupPath, pod }: EnrollRequest) {
   const root = cgroup2Root()
   if (root === undefined) return undefined
   const dir = findPodCgroup(root, { cgroupPath, podUid: pod.uid || undefined })
-  return dir === undefined ? undefined : { id: cgroupId(dir), level: cgroupLevel(root, dir) }
+  if (dir === undefined) return undefined
+  const { captureCgroup } = requireSettings(store)
+  if (!ancestors(root, dir).some((each) => cgroupId(each) === captureCgroup)) {
+    const remedy = 'attach the programs to a cgroup that holds every pod: ambridge load --cgroup PATH'
+    throw new RemedyError(`cgroup ${dir} of the pod is outside of the captured cgroup`, remedy)
+  }
+  return { id: cgroupId(dir), level: cgroupLevel(root, dir) }
+}
+
+/** The directory itself first, the root last. */
+function ancestors(root: string, dir: string): string[] {
+  return dir === root ? [root] : [dir, ...ancestors(root, dirname(dir))]
 }

@@ -7,7 +7,8 @@ import { readLinkPin } from '../bpf/link.ts'
 import { type AttachmentKey, attachmentsOf } from '../bpf/pods.ts'
 import { Store } from '../bpf/store.ts'
 import { pinPaths } from '../linux/bpffs.ts'
-import { openNetns, requireLoaded } from './enroll.ts'
+import { openNetns } from './enroll.ts'
+import { requireLoaded } from './loaded.ts'
 import { linkPin } from './withdraw.ts'
 
 /** What is wrong with the registration of an attachment; empty: nothing. Throws RemedyError when nothing is loaded. */

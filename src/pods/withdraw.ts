@@ -9,7 +9,7 @@ import { Netns } from '../linux/netns.ts'
 
 /** Idempotent; needs neither the netns nor the programs. */
 export function withdraw(key: AttachmentKey, bpffs: string, netnsPath?: string): void {
-  if (!existsSync(pinPaths(bpffs).maps)) return
+  if (!existsSync(join(pinPaths(bpffs).maps, 'attachments'))) return
   using netns = openIfThere(netnsPath)
   netns?.lock()
   using store = new Store(pinPaths(bpffs).maps)
