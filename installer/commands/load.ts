@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { load } from '../programs/load.ts'
-import { type LoadOptions, probeModes } from '../programs/plan.ts'
+import { type LoadOptions, probeModes } from '../programs/settings.ts'
 import { bpffsOption, type Output, outputOption, print } from './options.ts'
 
 const repeated = (value: string, before: string[] = []) => [...before, value]

@@ -16,8 +16,9 @@ import { guardPins, linkPin } from '../../src/pods/withdraw.ts'
 import { RemedyError } from '../../src/remedy.ts'
 import { explainLoadError, notAllowed } from './features.ts'
 import { attachLinks } from './links.ts'
-import { type LoadOptions, planFor } from './plan.ts'
+import { planFor } from './plan.ts'
 import { collectSteps, type Report, type Step } from './report.ts'
+import type { LoadOptions } from './settings.ts'
 
 /** Idempotent. Throws RemedyError with nothing attached when the node cannot do it. */
 export function load(options: LoadOptions): Step[] {

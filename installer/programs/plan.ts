@@ -4,28 +4,12 @@ import { statSync } from 'node:fs'
 import { requireSettings } from '../../src/bpf/pods.ts'
 import { CgroupRole, ProbeMode, ProxyIdentity, type Settings, type Store } from '../../src/bpf/store.ts'
 import { cgroupId, cgroupLevel } from '../../src/linux/cgroup.ts'
-import { Netns } from '../../src/linux/netns.ts'
 import { RemedyError } from '../../src/remedy.ts'
 import { captureCgroup, cgroupDir, cgroupDirs, isBelow, requireCgroupRoot } from './cgroups.ts'
 import { captureHooks, guardHook, probeHook, proxyHooks } from './hooks.ts'
 import type { WantedLink } from './links.ts'
 import type { Report } from './report.ts'
-
-export const probeModes = ['kubelet', 'uid', 'any-host-socket', 'off'] as const
-
-export interface LoadOptions {
-  readonly bpffs: string
-  /** `auto` or a path. */
-  readonly cgroup?: string
-  readonly proxyIdentity?: 'cgroup' | 'mark'
-  readonly proxyCgroups: readonly string[]
-  readonly sharedProxyNetns?: string
-  readonly probes?: (typeof probeModes)[number]
-  readonly kubeletCgroup?: string
-  readonly kubeletUid?: number
-  readonly sidecar?: boolean
-  readonly guard?: boolean
-}
+import { type LoadOptions, type ProxyCgroup, settingsFor } from './settings.ts'
 
 export interface Plan {
   readonly settings: Settings
@@ -33,12 +17,6 @@ export interface Plan {
   readonly summary: string
   /** Makes the map of cgroups hold those that are in use. */
   registerCgroups(report: Report): void
-}
-
-interface Proxy {
-  readonly dir: string
-  readonly id: bigint
-  readonly level: number
 }
 
 /** Deepest level that the programs look at: MAX_CGROUP_LEVEL in bpf/common.h. */
@@ -66,7 +44,7 @@ export function planFor(options: LoadOptions, store: Store): Plan {
   }
 }
 
-function hint({ defaultIdentity }: Settings, proxies: readonly Proxy[]): string {
+function hint({ defaultIdentity }: Settings, proxies: readonly ProxyCgroup[]): string {
   if (defaultIdentity !== ProxyIdentity.cgroup || proxies.length > 0) return ''
   return ' (no proxy yet: what enrolled pods dial is refused until --proxy-cgroup names one)'
 }
@@ -77,7 +55,7 @@ function knownCapture(store: Store, root: string): string | undefined {
 }
 
 /** The named ones, and those that were named earlier and are still there. */
-function findProxies({ proxyCgroups }: LoadOptions, store: Store, root: string): Proxy[] {
+function findProxies({ proxyCgroups }: LoadOptions, store: Store, root: string): ProxyCgroup[] {
   const named = proxyCgroups.map((path) => cgroupDir(root, path, '--proxy-cgroup'))
   const known = store.cgroups.entries().filter(([, { role }]) => role === CgroupRole.proxy)
   const dirs = known.length === 0 ? new Map<bigint, string>() : cgroupDirs(root)
@@ -90,7 +68,7 @@ function findProxies({ proxyCgroups }: LoadOptions, store: Store, root: string):
   })
 }
 
-function registerProxies(store: Store, proxies: readonly Proxy[], report: Report): void {
+function registerProxies(store: Store, proxies: readonly ProxyCgroup[], report: Report): void {
   const ids = new Set(proxies.map(({ id }) => id))
   for (const [id, { role }] of store.cgroups.entries()) {
     if (role !== CgroupRole.proxy || ids.has(id)) continue
@@ -104,60 +82,10 @@ function registerProxies(store: Store, proxies: readonly Proxy[], report: Report
   }
 }
 
-const identities = { cgroup: ProxyIdentity.cgroup, mark: ProxyIdentity.mark }
-const probes = {
-  kubelet: ProbeMode.kubelet,
-  uid: ProbeMode.uid,
-  'any-host-socket': ProbeMode.anyHostSocket,
-  off: ProbeMode.off,
-}
-
-function settingsFor(
-  options: LoadOptions,
-  known: Settings | undefined,
-  proxies: readonly Proxy[],
-): Omit<Settings, 'captureCgroup'> {
-  const isFirst = known === undefined || known.defaultIdentity === 0
-  const identity = options.proxyIdentity === undefined ? undefined : identities[options.proxyIdentity]
-  const probe = options.probes === undefined ? undefined : probes[options.probes]
-  const shared = options.sharedProxyNetns === undefined ? undefined : sharedProxy(options.sharedProxyNetns)
-  const sidecar = options.sidecar === undefined ? undefined : Number(options.sidecar)
-  const guard = options.guard === undefined ? undefined : Number(options.guard)
-  return {
-    hostNetns: netnsCookie('/proc/self/ns/net'),
-    sharedNetns: shared?.cookie ?? known?.sharedNetns ?? 0n,
-    shared4: shared?.ipv4 ?? known?.shared4 ?? '',
-    shared6: shared?.ipv6 ?? known?.shared6 ?? '',
-    proxyLevels: proxies.reduce((bits, { level }) => bits | (1 << level), 0),
-    kubeletUid: options.kubeletUid ?? known?.kubeletUid ?? 0,
-    objects: known?.objects ?? 0,
-    probes: probe ?? (isFirst ? ProbeMode.off : known.probes),
-    defaultIdentity: identity ?? (isFirst ? ProxyIdentity.cgroup : known.defaultIdentity),
-    sidecar: sidecar ?? known?.sidecar ?? 0,
-    guard: guard ?? known?.guard ?? 0,
-  }
-}
-
-function netnsCookie(path: string): bigint {
-  using netns = Netns.open(path)
-  return netns.cookie()
-}
-
-function sharedProxy(path: string) {
-  using netns = Netns.open(path)
-  const usable = netns.addresses().filter(({ scope, internal }) => scope === 'global' && !internal)
-  if (usable.length === 0) {
-    const remedy = 'start the proxy pod first: captured connections are sent to its address'
-    throw new RemedyError(`--shared-proxy-netns: ${path} has no address`, remedy)
-  }
-  const first = (family: 4 | 6) => usable.find((address) => address.family === family)?.address ?? ''
-  return { cookie: netns.cookie(), ipv4: first(4), ipv6: first(6) }
-}
-
 function linksFor(
   { defaultIdentity, sidecar, guard, probes: probe }: Settings,
   capture: string,
-  proxies: readonly Proxy[],
+  proxies: readonly ProxyCgroup[],
   probeCgroup: () => string,
 ): WantedLink[] {
   const outside = proxies.map(({ dir }) => dir).filter((dir) => !isBelow(dir, capture))
