@@ -56,11 +56,16 @@ export async function runCleanups(): Promise<void> {
 function listenToSignals(): void {
   if (isListening) return
   isListening = true
+  let isEnding = false
   for (const [signal, code] of [
     ['SIGINT', 130],
     ['SIGTERM', 143],
   ] as const) {
-    process.once(signal, () => void runCleanups().finally(() => process.exit(code)))
+    // Not `once`: execa's own listener ends the process when it finds no other.
+    process.on(signal, () => {
+      if (!isEnding) void runCleanups().finally(() => process.exit(code))
+      isEnding = true
+    })
   }
 }
 
