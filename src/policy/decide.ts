@@ -71,7 +71,7 @@ function policyOf(pod: Pod, config: PolicyConfig, warnings: string[]): PodPolicy
   return {
     mode: config.mode,
     ...(config.proxyIdentity === undefined ? {} : { proxyIdentity: config.proxyIdentity }),
-    dnsCapture: flag(pod, dnsCapture, isSidecar, warnings) ?? config.dnsCapture,
+    dnsCapture: flag(pod, dnsCapture, isSidecar, warnings) ?? config.dnsCapture ?? !isSidecar,
     bypassInbound: flag(pod, bypassInboundCapture, isSidecar, warnings) ?? false,
     egressGuard: config.egressGuard,
     ...(isSidecar ? { sidecar: sidecarRules(pod, config) } : {}),

@@ -24,7 +24,8 @@ export interface PolicyConfig {
   readonly enrollment: Enrollment
   /** Absent: what the programs were loaded with. */
   readonly proxyIdentity?: ProxyIdentity
-  readonly dnsCapture: boolean
+  /** Absent: on, in mode sidecar off. */
+  readonly dnsCapture?: boolean
   readonly egressGuard: boolean
   readonly excludeNamespaces: readonly string[]
   readonly sidecar: { readonly proxyUid: number; readonly proxyGid: number }

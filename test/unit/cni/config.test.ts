@@ -217,7 +217,6 @@ test('the smallest configuration gets the defaults that the schema promises', ()
     type: 'ambridge',
     mode: 'ambient',
     enrollment: { source: 'agent', all: false, namespaces: [], annotations: true },
-    dnsCapture: true,
     egressGuard: false,
     sidecar: { proxyUid: 1337, proxyGid: 1337 },
     excludeNamespaces: [],

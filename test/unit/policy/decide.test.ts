@@ -179,6 +179,15 @@ test.for(['ambient', 'ambient-shared'] as const)(
   },
 )
 
+test.for([
+  ['ambient', true],
+  ['ambient-shared', true],
+  ['sidecar', false],
+] as const)('DNS is captured unless told otherwise, in mode %s: %s', ([mode, expected]) => {
+  const { dnsCapture: _, ...unsaid } = config({ ...all, mode })
+  expect(decide(pod(), unsaid)).toMatchObject({ enroll: true, policy: { dnsCapture: expected } })
+})
+
 test('without proxyIdentity, the policy leaves it to what the programs were loaded with', () => {
   const decision = decide(pod(), config(all))
   expect(decision).toMatchObject({ enroll: true })
