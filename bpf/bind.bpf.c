@@ -2,6 +2,8 @@
 /* bind(2) hook, on proxies only: a proxy that binds its connection to the app to the client's address gets
  * the pod's own address instead, so that the connection needs no routing tricks. The wanted address is kept;
  * the app is shown it. A sidecar's ::6, which Istio would put on lo, is replaced in the same way.
+ * A socket that the proxy binds to one of its ports is remembered for sockops, which cannot ask who calls
+ * listen(2).
  */
 #include "common.h"
 
@@ -46,12 +48,31 @@ static __always_inline bool keep_wanted(struct bpf_sock_addr *ctx, const __be32 
 	return true;
 }
 
+/* Before the pod is registered, too: the listener counts for its own netns alone. */
+static __always_inline bool is_bound_by_proxy(struct bpf_sock_addr *ctx)
+{
+	const struct pod *pod = find_pod(bpf_get_netns_cookie(ctx));
+
+	if (!is_proxy_port(pod, bpf_ntohs(ctx->user_port)))
+		return false;
+	return pod ? is_proxy(pod, ctx->sk ? ctx->sk->mark : 0) : is_in_proxy_cgroup();
+}
+
+static __always_inline void remember_proxy(struct bpf_sock_addr *ctx)
+{
+	struct sock_addr proxy = { .kind = SOCK_ADDR_KIND_PROXY };
+
+	if (ctx->type == SOCK_STREAM && ctx->sk && is_bound_by_proxy(ctx))
+		bpf_sk_storage_get(&sock_addrs, ctx->sk, &proxy, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
 SEC("cgroup/bind4")
 int ambridge_bind4(struct bpf_sock_addr *ctx)
 {
 	__be32 wanted[4], own[4];
 
 	set_addr4(wanted, ctx->user_ip4);
+	remember_proxy(ctx);
 	if (!keep_wanted(ctx, wanted, own))
 		return 1;
 	ctx->user_ip4 = own[3];
@@ -66,6 +87,7 @@ int ambridge_bind6(struct bpf_sock_addr *ctx)
 			     load_word(ctx, user_ip6[2]), load_word(ctx, user_ip6[3]) };
 	__be32 own[4];
 
+	remember_proxy(ctx);
 	if (!keep_wanted(ctx, wanted, own))
 		return 1;
 	ctx->user_ip6[0] = own[0];

@@ -16,6 +16,7 @@
 #define IPPROTO_UDP 17
 #define IPPROTO_MPTCP 262
 #define SOL_SOCKET 1
+#define SO_REUSEADDR 2
 #define SO_BINDTOIFINDEX 62
 #define DNS_PORT 53
 
@@ -44,9 +45,10 @@
 		value__;                                                                                     \
 	})
 
+/* No hole: Linux 5.15 passes to a global function only what is all initialized. */
 struct endpoint {
 	__be32 addr[4];
-	__u16 port; /* host order */
+	__u32 port; /* host order */
 };
 
 static __always_inline void set_addr(__be32 *to, const __be32 *from)
@@ -232,6 +234,11 @@ static __always_inline bool is_owned_by_proxy(const struct pod *pod)
 	return (__u32)owner == pod->proxy_uid || owner >> 32 == pod->proxy_gid;
 }
 
+static __always_inline bool is_proxy_mark(const struct pod *pod, __u32 mark)
+{
+	return (mark & pod->proxy_mark_mask) == pod->proxy_mark;
+}
+
 /* Is the current process, with a socket that carries mark, this pod's proxy? */
 static __always_inline bool is_proxy(const struct pod *pod, __u32 mark)
 {
@@ -239,11 +246,19 @@ static __always_inline bool is_proxy(const struct pod *pod, __u32 mark)
 	case PROXY_IDENTITY_CGROUP:
 		return is_in_proxy_cgroup();
 	case PROXY_IDENTITY_MARK:
-		return (mark & pod->proxy_mark_mask) == pod->proxy_mark;
+		return is_proxy_mark(pod, mark);
 	case PROXY_IDENTITY_OWNER:
 		return is_owned_by_proxy(pod);
 	}
 	return false;
+}
+
+static __always_inline bool is_proxy_port(const struct pod *pod, __u32 port)
+{
+	if (!pod)
+		return port == DEFAULT_OUTBOUND_PORT || port == DEFAULT_INBOUND_PORT ||
+		       port == DEFAULT_HBONE_PORT;
+	return port == pod->outbound_port || port == pod->inbound_port || port == pod->hbone_port;
 }
 
 static __always_inline void count(__u64 netns, enum outcome outcome)

@@ -12,18 +12,24 @@ enum verdict {
 	REDIRECT = 2,
 };
 
+/* Below the ephemeral ports: a client whose own port were the via port would connect to itself. */
+#define MIN_VIA_PORT 1024
+#define MAX_VIA_PORT 32767
+
 /* Each original destination gets a port, and so a 4-tuple space, of its own: with one port for all,
  * a pod would have one ephemeral port range for everything that it dials.
  */
-static __always_inline __u16 via_port(const struct endpoint *dst)
+static __always_inline __u16 via_port(struct bpf_sock_addr *ctx, const struct endpoint *dst)
 {
 	__u32 hash = dst->port;
+	__u16 via;
 
 	for (int i = 0; i < 4; i++) {
 		hash = (hash ^ dst->addr[i]) * 0x9e3779b1;
 		hash ^= hash >> 15;
 	}
-	return 1024 + ((__u64)hash * (65536 - 1024) >> 32);
+	via = MIN_VIA_PORT + ((__u64)hash * (MAX_VIA_PORT + 1 - MIN_VIA_PORT) >> 32);
+	return ctx->sk && ctx->sk->src_port == via ? via ^ 1 : via;
 }
 
 static __always_inline bool remember(struct bpf_sock_addr *ctx, const struct endpoint *dst, __u16 via,
@@ -84,7 +90,7 @@ static __always_inline enum verdict capture_here(struct bpf_sock_addr *ctx, __u6
 						 const struct pod *pod, struct endpoint *dst, __u8 kind)
 {
 	const __be32 *own = own_addr(pod, dst->addr);
-	__u16 via = via_port(dst);
+	__u16 via = via_port(ctx, dst);
 
 	if (!remember(ctx, dst, via, kind))
 		return refuse(netns, OUTCOME_OUTBOUND_REFUSED_STORAGE);

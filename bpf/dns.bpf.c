@@ -28,7 +28,7 @@ static __always_inline __u32 slot4(struct dns_socket *asked, __be32 server)
 	for (slot = 0; slot < DNS_SERVERS4; slot++)
 		if (asked->server4[slot] == server)
 			return slot;
-	slot = asked->server4[0] ? (asked->last4 + 1) & (DNS_SERVERS4 - 1) : 0;
+	slot = asked->next4++ & (DNS_SERVERS4 - 1);
 	asked->server4[slot] = server;
 	return slot;
 }
@@ -41,18 +41,22 @@ static __always_inline __u32 slot6(struct dns_socket *asked, const __be32 *serve
 		return 0;
 	if (same_addr(asked->server6[1], server))
 		return 1;
-	slot = is_none(asked->server6[0]) ? 0 : 1 - (asked->last6 & 1);
-	set_addr(asked->server6[slot & 1], server);
-	return slot & 1;
+	slot = asked->next6++ & (DNS_SERVERS6 - 1);
+	set_addr(asked->server6[slot], server);
+	return slot;
 }
 
-/* A socket that is bound to eth0 does not get what comes over lo. */
-static __always_inline void unbind_device(struct bpf_sock_addr *ctx)
+/* A socket that is bound to eth0 does not get what comes over lo. Returns whether it was: the route of this
+ * very datagram is bound then, and does not lead to lo.
+ */
+static __always_inline bool unbind_device(struct bpf_sock_addr *ctx)
 {
 	int any_device = 0;
 
-	if (ctx->sk && ctx->sk->bound_dev_if)
-		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &any_device, sizeof(any_device));
+	if (!ctx->sk || !ctx->sk->bound_dev_if)
+		return false;
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &any_device, sizeof(any_device));
+	return true;
 }
 
 static __always_inline const struct pod *find_dns_pod(struct bpf_sock_addr *ctx, __u64 netns)
@@ -65,26 +69,38 @@ static __always_inline bool is_from_proxy(struct bpf_sock_addr *ctx, const struc
 	return ctx->sk && ctx->sk->src_port == pod->dns_port;
 }
 
+/* Where the query to the server asked last goes to; 0: nowhere. */
+static __always_inline __be32 target4(struct bpf_sock_addr *ctx, const struct pod *pod,
+				      const struct dns_socket *asked)
+{
+	if (pod->mode == POD_MODE_SHARED) {
+		const struct settings *s = get_settings();
+
+		return s ? s->shared4[3] : 0;
+	}
+	/* Lost, as a datagram may be: nobody listens there. The resolver asks again. */
+	if (unbind_device(ctx))
+		return pod->own4[3];
+	if (!load_word(ctx->sk, src_ip4))
+		ctx->msg_src_ip4 = numbered4(asked->last4);
+	return bpf_htonl(0x7f000001);
+}
+
 /* Returns false if the datagram must not leave. */
 static __always_inline bool send4(struct bpf_sock_addr *ctx, __u64 netns, const struct pod *pod)
 {
-	const struct settings *s = get_settings();
 	struct dns_socket *asked = remember_socket(ctx);
-	__be32 proxy = bpf_htonl(0x7f000001);
+	__be32 to = 0;
 
-	if (pod->mode == POD_MODE_SHARED)
-		proxy = s ? s->shared4[3] : 0;
-	if (!asked || !proxy) {
+	if (asked) {
+		asked->last4 = slot4(asked, ctx->user_ip4);
+		to = target4(ctx, pod, asked);
+	}
+	if (!to) {
 		count(netns, OUTCOME_OUTBOUND_REFUSED_STORAGE);
 		return false;
 	}
-	asked->last4 = slot4(asked, ctx->user_ip4);
-	if (pod->mode != POD_MODE_SHARED) {
-		unbind_device(ctx);
-		if (!load_word(ctx->sk, src_ip4))
-			ctx->msg_src_ip4 = numbered4(asked->last4);
-	}
-	ctx->user_ip4 = proxy;
+	ctx->user_ip4 = to;
 	ctx->user_port = bpf_htons(pod->dns_port);
 	count(netns, OUTCOME_DNS_UDP);
 	return true;
@@ -123,32 +139,46 @@ static __always_inline bool is_bound6(struct bpf_sock *sk)
 	       load_word(sk, src_ip6[3]);
 }
 
+/* The same as target4(); all zeros: nowhere. */
+static __always_inline void target6(struct bpf_sock_addr *ctx, const struct pod *pod,
+				    const struct dns_socket *asked, __be32 *to)
+{
+	const __be32 localhost[4] = { 0, 0, 0, bpf_htonl(1) };
+
+	if (pod->mode == POD_MODE_SHARED) {
+		const struct settings *s = get_settings();
+
+		if (s)
+			set_addr(to, s->shared6);
+		return;
+	}
+	if (unbind_device(ctx)) {
+		set_addr(to, pod->own6);
+		return;
+	}
+	set_addr(to, localhost);
+	if (!is_bound6(ctx->sk))
+		set_source6(ctx, asked->last6 && !is_none(pod->own6) ? pod->own6 : localhost);
+}
+
 static __always_inline bool send6(struct bpf_sock_addr *ctx, __u64 netns, const struct pod *pod,
 				  const struct endpoint *dst)
 {
-	const struct settings *s = get_settings();
 	struct dns_socket *asked = remember_socket(ctx);
-	__be32 proxy[4] = { 0, 0, 0, bpf_htonl(1) };
-	__be32 from[4] = { 0, 0, 0, bpf_htonl(1) };
+	__be32 to[4] = {};
 
-	if (pod->mode == POD_MODE_SHARED && s)
-		set_addr(proxy, s->shared6);
-	if (!asked || is_none(proxy)) {
+	if (asked) {
+		asked->last6 = slot6(asked, dst->addr);
+		target6(ctx, pod, asked, to);
+	}
+	if (is_none(to)) {
 		count(netns, OUTCOME_OUTBOUND_REFUSED_STORAGE);
 		return false;
 	}
-	asked->last6 = slot6(asked, dst->addr);
-	if (pod->mode != POD_MODE_SHARED) {
-		unbind_device(ctx);
-		if (asked->last6 && !is_none(pod->own6))
-			set_addr(from, pod->own6);
-		if (!is_bound6(ctx->sk))
-			set_source6(ctx, from);
-	}
-	ctx->user_ip6[0] = proxy[0];
-	ctx->user_ip6[1] = proxy[1];
-	ctx->user_ip6[2] = proxy[2];
-	ctx->user_ip6[3] = proxy[3];
+	ctx->user_ip6[0] = to[0];
+	ctx->user_ip6[1] = to[1];
+	ctx->user_ip6[2] = to[2];
+	ctx->user_ip6[3] = to[3];
 	ctx->user_port = bpf_htons(pod->dns_port);
 	count(netns, OUTCOME_DNS_UDP);
 	return true;
@@ -176,13 +206,40 @@ int ambridge_sendmsg6(struct bpf_sock_addr *ctx)
 	return send6(ctx, netns, pod, &dst);
 }
 
+/* Of a socket that is connected: one that was earlier has no peer any more. */
 static __always_inline bool find_connected(struct bpf_sock_addr *ctx, __u16 from_port, __be32 *server)
 {
-	struct sock_addr *stored = bpf_sk_storage_get(&sock_addrs, ctx->sk, NULL, 0);
+	struct sock_addr *stored;
 
+	if (!ctx->sk->dst_port)
+		return false;
+	stored = bpf_sk_storage_get(&sock_addrs, ctx->sk, NULL, 0);
 	if (!stored || stored->kind != SOCK_ADDR_KIND_DNS || stored->via != from_port)
 		return false;
 	set_addr(server, stored->addr);
+	return true;
+}
+
+static __always_inline bool find_asked4(const struct dns_socket *asked, __be32 *from)
+{
+	bool numbered = (from[3] & NUMBERED_MASK) == NUMBERED_NET;
+	__u32 slot = numbered ? (bpf_ntohl(from[3]) & 0xff) - 1 : asked->last4;
+
+	if (slot >= DNS_SERVERS4 || !asked->server4[slot])
+		return false;
+	set_addr4(from, asked->server4[slot]);
+	return true;
+}
+
+static __always_inline bool find_asked6(struct bpf_sock_addr *ctx, const struct pod *pod,
+					const struct dns_socket *asked, __be32 *from)
+{
+	bool numbered = pod->mode != POD_MODE_SHARED && !is_bound6(ctx->sk);
+	__u32 slot = numbered ? same_addr(from, pod->own6) : asked->last6 & (DNS_SERVERS6 - 1);
+
+	if (is_none(asked->server6[slot]))
+		return false;
+	set_addr(from, asked->server6[slot]);
 	return true;
 }
 
@@ -191,8 +248,7 @@ static __always_inline bool find_server(struct bpf_sock_addr *ctx, __be32 *from)
 {
 	const struct pod *pod = find_dns_pod(ctx, bpf_get_netns_cookie(ctx));
 	__u16 from_port = bpf_ntohs(ctx->user_port);
-	struct dns_socket *asked;
-	__u32 slot;
+	const struct dns_socket *asked;
 
 	if (!pod || from_port != pod->dns_port || !ctx->sk)
 		return false;
@@ -201,22 +257,7 @@ static __always_inline bool find_server(struct bpf_sock_addr *ctx, __be32 *from)
 	asked = bpf_sk_storage_get(&dns_sockets, ctx->sk, NULL, 0);
 	if (!asked)
 		return false;
-	if (is_mapped(from)) {
-		bool numbered = (from[3] & NUMBERED_MASK) == NUMBERED_NET;
-
-		slot = numbered ? (bpf_ntohl(from[3]) & 0xff) - 1 : asked->last4;
-		if (slot >= DNS_SERVERS4 || !asked->server4[slot])
-			return false;
-		set_addr4(from, asked->server4[slot]);
-		return true;
-	}
-	slot = same_addr(from, pod->own6) ? 1 : 0;
-	if (is_bound6(ctx->sk) || pod->mode == POD_MODE_SHARED)
-		slot = asked->last6 & 1;
-	if (is_none(asked->server6[slot]))
-		return false;
-	set_addr(from, asked->server6[slot]);
-	return true;
+	return is_mapped(from) ? find_asked4(asked, from) : find_asked6(ctx, pod, asked, from);
 }
 
 SEC("cgroup/recvmsg4")

@@ -55,6 +55,20 @@ static __always_inline void answer6(struct bpf_sockopt *ctx, const struct endpoi
 	answer(ctx, sizeof(*to));
 }
 
+/* Before Linux 6.1 this hook cannot ask for a cgroup above the current one. Without that: where the cgroup
+ * tells a proxy apart, what is accepted on the proxy's port is the proxy's.
+ */
+static __always_inline bool may_be_proxy(const struct pod *pod, __u32 mark)
+{
+	switch (pod->identity) {
+	case PROXY_IDENTITY_MARK:
+		return is_proxy_mark(pod, mark);
+	case PROXY_IDENTITY_OWNER:
+		return is_owned_by_proxy(pod);
+	}
+	return true;
+}
+
 /* Returns false where the kernel's own answer is to stand. */
 static __always_inline bool find_destination(struct bpf_sockopt *ctx, struct bpf_sock *sk,
 					     struct endpoint *dest)
@@ -69,17 +83,18 @@ static __always_inline bool find_destination(struct bpf_sockopt *ctx, struct bpf
 		return true;
 	}
 	pod = find_pod(netns);
+	if (!pod ? !is_shared_proxy(netns) : !may_be_proxy(pod, sk->mark))
+		return false;
 	read_local(sk, dest);
-	if (!pod ? !is_shared_proxy(netns) : !is_proxy(pod, sk->mark))
-		return false;
-	if (dest->port == (pod ? pod->outbound_port : DEFAULT_OUTBOUND_PORT)) {
-		set_addr4(dest->addr, bpf_htonl(0x7f000001));
+	/* Steered or dialled as it is, not redirected: the local address is the destination. Envoy takes it
+	 * only from here.
+	 */
+	if (pod && pod->mode == POD_MODE_SIDECAR)
 		return true;
-	}
-	if (!pod)
+	if (dest->port != (pod ? pod->outbound_port : DEFAULT_OUTBOUND_PORT))
 		return false;
-	/* Steered, not redirected: the local address is the destination. Envoy takes it only from here. */
-	return pod->mode == POD_MODE_SIDECAR;
+	set_addr4(dest->addr, bpf_htonl(0x7f000001));
+	return true;
 }
 
 SEC("cgroup/getsockopt")

@@ -76,16 +76,19 @@ static __always_inline bool must_be_announced(const struct pod *pod, const struc
 	return is_own(netns_cookie, pod, flow->client) || same_addr(flow->client, flow->server);
 }
 
+/* An entry that outlived its socket must not let in another one that gets the port. */
 static __always_inline bool is_probe(struct flow *flow)
 {
 	const struct settings *s = get_settings();
+	const __u64 *published;
 
 	if (!s || s->probes == PROBE_MODE_OFF)
 		return false;
 	if (is_probe_address(flow->client))
 		return true;
 	flow->netns = 0;
-	return bpf_map_lookup_elem(&probe_flows, flow);
+	published = bpf_map_lookup_elem(&probe_flows, flow);
+	return published && bpf_ktime_get_ns() - *published < PROBE_HANDSHAKE_NS;
 }
 
 /* From another netns. */
@@ -107,6 +110,12 @@ static __always_inline struct decision arrived(const struct pod *pod, struct flo
 	return to(pod->inbound_port, OUTCOME_INBOUND_CAPTURED);
 }
 
+/* With route_localnet, or behind a DNAT rule of the pod's, others reach loopback, too. */
+static __always_inline bool is_from_inside(const struct pod *pod, const struct flow *flow)
+{
+	return is_loopback(flow->client) || is_own(netns_cookie, pod, flow->client);
+}
+
 static __always_inline struct decision decide(const struct pod *pod, struct flow *flow)
 {
 	const struct handshake *known = bpf_map_lookup_elem(&handshakes, flow);
@@ -115,7 +124,7 @@ static __always_inline struct decision decide(const struct pod *pod, struct flow
 		return announced(pod, known);
 	if (must_be_announced(pod, flow))
 		return drop(OUTCOME_INBOUND_REFUSED_UNANNOUNCED);
-	if (is_loopback(flow->server))
+	if (is_loopback(flow->server) && is_from_inside(pod, flow))
 		return pass(OUTCOME_INBOUND_SELF);
 	if (pod->mode == POD_MODE_SHARED) {
 		flow->netns = 0;

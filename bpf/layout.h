@@ -22,6 +22,8 @@
 #define MAX_POD_ADDRS 32
 /* Unanswered connects to its own netns or proxy that one pod may have; see struct handshake. */
 #define PENDING_QUOTA 8192
+/* How long a connection to a pod may take to come about: Linux gives up after 6 repeated SYNs, or 127 s. */
+#define PROBE_HANDSHAKE_NS (130 * 1000000000ULL)
 /* Servers of each family that one unconnected DNS socket can tell apart. */
 #define DNS_SERVERS4 8 /* a power of two */
 #define DNS_SERVERS6 2
@@ -43,6 +45,7 @@ enum pod_flag {
 	POD_FLAG_BYPASS_INBOUND = 2, /* inbound plaintext is not captured */
 	POD_FLAG_GUARD = 4,	     /* hand-made TCP is dropped */
 	POD_FLAG_SECONDARY = 8,	     /* has addresses besides own4, own6 and link-local ones */
+	POD_FLAG_SEVERAL = 16,	     /* may have more than one attachment */
 };
 
 /* An enrolled pod, by netns cookie. */
@@ -154,6 +157,8 @@ enum sock_addr_kind {
 	SOCK_ADDR_KIND_WANTED = 5,  /* proxy's client socket: the source that it asked for */
 	SOCK_ADDR_KIND_DEST = 6,    /* proxy's accepted socket: the original destination */
 	SOCK_ADDR_KIND_SOURCE = 7,  /* app's accepted socket: the source to present */
+	SOCK_ADDR_KIND_PROXY = 8,   /* bound by the proxy to one of its ports; no address */
+	SOCK_ADDR_KIND_KUBELET = 9, /* host's client socket of the kubelet's user; no address */
 };
 
 struct sock_addr {
@@ -172,8 +177,10 @@ struct dns_socket {
 	__be32 server6[DNS_SERVERS6][4];
 	__u32 last4; /* slots, of the server asked last */
 	__u32 last6;
+	__u32 next4; /* modulo the number of slots: the one that the next new server takes */
+	__u32 next6;
 };
-ASSERT_SIZE(struct dns_socket, 72);
+ASSERT_SIZE(struct dns_socket, 80);
 
 /* What became of a connection; counted per pod. The values are part of the map layout: append only. */
 enum outcome {
@@ -199,6 +206,7 @@ enum outcome {
 	OUTCOME_SOURCE_KEPT = 20,
 	OUTCOME_RAW_REFUSED = 21,
 	OUTCOME_ANNOUNCE_FAILED = 22,
+	OUTCOME_EGRESS_REFUSED = 23,
 };
 
 struct counter_key {

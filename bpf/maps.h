@@ -122,7 +122,9 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } dns_sockets __weak SEC(".maps");
 
-/* The kubelet's own connections to pods. probes program; one connection. */
+/* The kubelet's own connections to pods, and when each began (bpf_ktime_get_ns). probes program; one
+ * connection, of which the first PROBE_HANDSHAKE_NS count.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);

@@ -27,14 +27,17 @@ static __always_inline void read_flow(struct bpf_sock_ops *ctx, struct flow *flo
 }
 
 /* In mode kubelet, the cgroup that this program is attached to has decided already. */
-static __always_inline bool is_kubelet(const struct settings *s)
+static __always_inline bool is_kubelet(const struct settings *s, struct bpf_sock *sk)
 {
+	const struct sock_addr *stored;
+
 	switch (s->probes) {
 	case PROBE_MODE_KUBELET:
 	case PROBE_MODE_ANY_HOST_SOCKET:
 		return true;
 	case PROBE_MODE_UID:
-		return (__u32)bpf_get_current_uid_gid() == s->kubelet_uid;
+		stored = sk ? bpf_sk_storage_get(&sock_addrs, sk, NULL, 0) : NULL;
+		return stored && stored->kind == SOCK_ADDR_KIND_KUBELET;
 	}
 	return false;
 }
@@ -44,7 +47,7 @@ static __always_inline void publish(struct bpf_sock_ops *ctx, const struct setti
 	struct flow flow = {};
 	__u64 now = bpf_ktime_get_ns();
 
-	if (!is_kubelet(s))
+	if (!is_kubelet(s, ctx->sk))
 		return;
 	read_flow(ctx, &flow);
 	if (!is_in_node(flow.server))
@@ -72,6 +75,32 @@ int ambridge_probes(struct bpf_sock_ops *ctx)
 		publish(ctx, s);
 	else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == TCP_CLOSE)
 		withdraw(ctx);
+	return 1;
+}
+
+/* Attached in mode uid only: on Linux 6.1, sockops cannot ask for the user. */
+static __always_inline void remember_user(struct bpf_sock_addr *ctx)
+{
+	struct sock_addr kubelet = { .kind = SOCK_ADDR_KIND_KUBELET };
+	const struct settings *s = get_settings();
+
+	if (!s || !ctx->sk || ctx->type != SOCK_STREAM || bpf_get_netns_cookie(ctx) != s->host_netns)
+		return;
+	if ((__u32)bpf_get_current_uid_gid() == s->kubelet_uid)
+		bpf_sk_storage_get(&sock_addrs, ctx->sk, &kubelet, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+SEC("cgroup/connect4")
+int ambridge_user4(struct bpf_sock_addr *ctx)
+{
+	remember_user(ctx);
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int ambridge_user6(struct bpf_sock_addr *ctx)
+{
+	remember_user(ctx);
 	return 1;
 }
 

@@ -88,15 +88,19 @@ static __always_inline void publish(struct bpf_sock_ops *ctx, const struct flow 
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
-/* Does the connection end in the client's own netns? An address that the pod got after ADD shows
- * itself by being the source, too.
+/* Does the connection stay in the client's own netns? An address that the pod got after ADD shows
+ * itself by being both ends. A foreign source does not count, or a socket that is bound to it would open a
+ * way in for the real one.
  */
 static __always_inline bool stays_inside(__u64 netns, const struct pod *pod, const struct endpoint *local,
 					 const struct endpoint *remote)
 {
-	if (is_loopback(remote->addr))
-		return is_target_loopback(pod, remote->addr);
-	return same_addr(local->addr, remote->addr) || is_own(netns, pod, remote->addr);
+	if (same_addr(local->addr, remote->addr))
+		return !is_loopback(remote->addr) || is_target_loopback(pod, remote->addr);
+	if (!is_loopback(local->addr) && !is_own(netns, pod, local->addr))
+		return false;
+	return is_loopback(remote->addr) ? is_target_loopback(pod, remote->addr)
+					 : is_own(netns, pod, remote->addr);
 }
 
 /* Returns the kind of the handshake to publish, 0 for none. */
@@ -236,24 +240,31 @@ static __always_inline void add_listener(struct bpf_sock_ops *ctx, __u64 netns, 
 	bpf_sock_hash_update(ctx, &listeners, &key, BPF_ANY);
 }
 
-static __always_inline bool is_proxy_port(const struct pod *pod, __u32 port)
+/* On Linux 6.1, sockops cannot ask for the current cgroup or user: the bind hook did. A mark may come after
+ * bind(2), and listen(2) before the pod is registered.
+ */
+static __always_inline bool is_proxy_socket(struct bpf_sock *sk, const struct pod *pod)
 {
-	if (!pod)
-		return port == DEFAULT_OUTBOUND_PORT || port == DEFAULT_INBOUND_PORT ||
-		       port == DEFAULT_HBONE_PORT;
-	return port == pod->outbound_port || port == pod->inbound_port || port == pod->hbone_port;
-}
-
-/* listen() may come before the pod is registered; the netns cookie in the key keeps it to its own pod. */
-static __always_inline bool is_proxy_process(const struct pod *pod, __u32 mark)
-{
+	const struct sock_addr *stored = bpf_sk_storage_get(&sock_addrs, sk, NULL, 0);
 	const struct settings *s = get_settings();
 
+	if (stored && stored->kind == SOCK_ADDR_KIND_PROXY)
+		return true;
 	if (pod)
-		return is_proxy(pod, mark);
-	if (s && s->default_identity == PROXY_IDENTITY_MARK)
-		return (mark & DEFAULT_PROXY_MARK_MASK) == DEFAULT_PROXY_MARK;
-	return is_in_proxy_cgroup();
+		return pod->identity == PROXY_IDENTITY_MARK && is_proxy_mark(pod, sk->mark);
+	return s && s->default_identity == PROXY_IDENTITY_MARK &&
+	       (sk->mark & DEFAULT_PROXY_MARK_MASK) == DEFAULT_PROXY_MARK;
+}
+
+/* A connection that was steered here holds, as its local port, the one that the client dialled. Without
+ * this, an app that starts again could not bind its own port while the proxy still has a client of it.
+ * Accepted sockets inherit it; Linux 6.1, before which the call does nothing.
+ */
+static __always_inline void share_ports(struct bpf_sock_ops *ctx)
+{
+	int on = 1;
+
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 }
 
 static __always_inline void learn_listener(struct bpf_sock_ops *ctx)
@@ -262,8 +273,9 @@ static __always_inline void learn_listener(struct bpf_sock_ops *ctx)
 	const struct pod *pod = find_pod(netns);
 	struct endpoint local, remote;
 
-	if (!is_proxy_port(pod, ctx->local_port) || !is_proxy_process(pod, ctx->sk ? ctx->sk->mark : 0))
+	if (!ctx->sk || !is_proxy_port(pod, ctx->local_port) || !is_proxy_socket(ctx->sk, pod))
 		return;
+	share_ports(ctx);
 	read_ends(ctx, &local, &remote);
 	if (ctx->family == AF_INET || is_mapped(local.addr) || is_none(local.addr))
 		add_listener(ctx, netns, 4);

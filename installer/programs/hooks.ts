@@ -34,3 +34,9 @@ export const guardHook: Hook = {
 
 /** Where the kubelet runs. */
 export const probeHook: Hook = { program: 'ambridge_probes', attachType: attachTypes.CGROUP_SOCK_OPS }
+
+/** Beside it with `--probes uid`. */
+export const userHooks: readonly Hook[] = [
+  { program: 'ambridge_user4', attachType: attachTypes.CGROUP_INET4_CONNECT },
+  { program: 'ambridge_user6', attachType: attachTypes.CGROUP_INET6_CONNECT },
+]

@@ -14,7 +14,7 @@ import { DirLock } from '../../src/linux/lock.ts'
 import { nativeBytes } from '../../src/native.ts'
 import { guardPins, linkPin } from '../../src/pods/withdraw.ts'
 import { RemedyError } from '../../src/remedy.ts'
-import { explainLoadError, notAllowed } from './features.ts'
+import { explainLoadError, notAllowed, requireNetnsCookie } from './features.ts'
 import { attachLinks } from './links.ts'
 import { planFor } from './plan.ts'
 import { collectSteps, type Report, type Step } from './report.ts'
@@ -23,6 +23,7 @@ import type { LoadOptions } from './settings.ts'
 /** Idempotent. Throws RemedyError with nothing attached when the node cannot do it. */
 export function load(options: LoadOptions): Step[] {
   requireBpffs(options.bpffs)
+  requireNetnsCookie()
   const { steps, report } = collectSteps()
   using lock = lockDirectory(options.bpffs, report)
   void lock

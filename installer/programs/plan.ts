@@ -6,7 +6,7 @@ import { CgroupRole, ProbeMode, ProxyIdentity, type Settings, type Store } from 
 import { cgroupId, cgroupLevel } from '../../src/linux/cgroup.ts'
 import { RemedyError } from '../../src/remedy.ts'
 import { captureCgroup, cgroupDir, cgroupDirs, isBelow, requireCgroupRoot } from './cgroups.ts'
-import { captureHooks, guardHook, probeHook, proxyHooks } from './hooks.ts'
+import { captureHooks, guardHook, probeHook, proxyHooks, userHooks } from './hooks.ts'
 import type { WantedLink } from './links.ts'
 import type { Report } from './report.ts'
 import { type LoadOptions, type ProxyCgroup, settingsFor } from './settings.ts'
@@ -100,7 +100,7 @@ function linksFor(
     ...at(captured, captureHooks),
     ...at(proxyDirs, proxyHooks),
     ...at(guard === 0 ? [] : captured, [guardHook]),
-    ...at(probeDirs, [probeHook]),
+    ...at(probeDirs, [probeHook, ...(probe === ProbeMode.uid ? userHooks : [])]),
   ]
 }
 

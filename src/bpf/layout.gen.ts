@@ -36,6 +36,7 @@ export const PodFlag = {
   bypassInbound: 2,
   guard: 4,
   secondary: 8,
+  several: 16,
 } as const
 
 export const CgroupRole = {
@@ -60,6 +61,8 @@ export const SockAddrKind = {
   wanted: 5,
   dest: 6,
   source: 7,
+  proxy: 8,
+  kubelet: 9,
 } as const
 
 export const Outcome = {
@@ -85,6 +88,7 @@ export const Outcome = {
   sourceKept: 20,
   rawRefused: 21,
   announceFailed: 22,
+  egressRefused: 23,
 } as const
 
 export const RulesFlag = {

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +30,10 @@ static int make_socket(const struct client *client)
 	int protocol = client->mptcp ? IPPROTO_MPTCP : 0;
 	int netns, home, fd;
 
+	if (client->passed_from)
+		return receive_passed_socket(client);
+	if (client->recycled)
+		return recycled_socket(family);
 	if (!client->netns)
 		return socket(family, SOCK_STREAM | SOCK_CLOEXEC, protocol);
 	netns = open(client->netns, O_RDONLY | O_CLOEXEC);
@@ -46,6 +51,13 @@ static bool set_transparent(const struct client *client, int fd)
 	if (client->to.sa.sa_family == AF_INET6)
 		return !set_int(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
 	return !set_int(fd, SOL_IP, IP_TRANSPARENT, 1);
+}
+
+static bool set_freebind(const struct client *client, int fd)
+{
+	if (client->to.sa.sa_family == AF_INET6)
+		return !set_int(fd, SOL_IPV6, IPV6_FREEBIND, 1);
+	return !set_int(fd, SOL_IP, IP_FREEBIND, 1);
 }
 
 static bool bind_device(const struct client *client, int fd)
@@ -74,6 +86,12 @@ static bool configure(const struct client *client, int fd, struct failure *failu
 		return fail(failure, "device");
 	if (client->transparent && !set_transparent(client, fd))
 		return fail(failure, "transparent");
+	if (client->freebind && !set_freebind(client, fd))
+		return fail(failure, "freebind");
+	if (client->first_hop && set_first_hop(fd, client->first_hop))
+		return fail(failure, "first-hop");
+	if (client->fastopen_connect && set_int(fd, SOL_TCP, TCP_FASTOPEN_CONNECT, 1))
+		return fail(failure, "fastopen-connect");
 	if (client->reuseaddr && set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1))
 		return fail(failure, "reuseaddr");
 	if (client->has_bind && bind(fd, &client->bind.sa, addr_len(&client->bind)))
@@ -101,8 +119,8 @@ static int connect_once(const struct client *client, int fd)
 	const union addr *to = &client->to;
 	int error;
 
-	if (client->io_uring)
-		return connect_by_io_uring(fd, to, client->timeout_ms);
+	if (client->io_uring || client->io_uring_async)
+		return connect_by_io_uring(fd, to, client->io_uring_async, client->timeout_ms);
 	if (client->nonblock) {
 		error = connect_within(fd, to, client->timeout_ms);
 		set_nonblocking(fd, false);

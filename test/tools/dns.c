@@ -16,6 +16,7 @@
 #define HEADER_SIZE 12
 #define MAX_MESSAGE 1024
 #define FIRST_ID 100
+#define FLAG_TRUNCATED 0x02
 
 static struct {
 	union addr servers[MAX_SERVERS];
@@ -24,7 +25,12 @@ static struct {
 	bool aaaa;
 	bool connected;
 	bool mmsg;
+	bool io_uring;
 	bool tcp;
+	bool tcp_if_truncated;
+	/* Connect to the first server, and then disconnect, before all else */
+	bool disconnect;
+	const char *device;
 	union addr bind;
 	bool has_bind;
 	int timeout_ms;
@@ -127,15 +133,30 @@ static int failed(const char *at, int replies)
 	return finish(replies, error_name(errno), at);
 }
 
+static bool send_query(int fd, const struct msghdr *query_message)
+{
+	if (!query.io_uring)
+		return sendmsg(fd, query_message, 0) >= 0;
+	errno = send_by_io_uring(fd, query_message, query.timeout_ms);
+	return !errno;
+}
+
 static bool send_one_by_one(int fd)
 {
 	for (int i = 0; i < query.count; i++) {
-		const union addr *to = query.connected ? NULL : &query.servers[i];
+		union addr *to = query.connected ? NULL : &query.servers[i];
 		struct message message;
+		struct iovec part = { .iov_base = message.bytes };
+		struct msghdr header = {
+			.msg_name = to,
+			.msg_namelen = to ? addr_len(to) : 0,
+			.msg_iov = &part,
+			.msg_iovlen = 1,
+		};
 
 		make_query(&message, i);
-		if (sendto(fd, message.bytes, message.len, 0, to ? &to->sa : NULL,
-			   to ? addr_len(to) : 0) < 0)
+		part.iov_len = message.len;
+		if (!send_query(fd, &header))
 			return false;
 	}
 	return true;
@@ -163,46 +184,21 @@ static bool send_together(int fd)
 	return sendmmsg(fd, batch, query.count, 0) == query.count;
 }
 
-/* One reply for each server; several servers' replies may come in any order. */
-static int receive_replies(int fd)
-{
-	for (int replies = 0; replies < query.count; replies++) {
-		struct message reply;
-		union addr from = { 0 };
-		socklen_t len = sizeof(from);
-		ssize_t received;
-
-		if (!wait_for(fd, POLLIN, query.timeout_ms))
-			return finish(replies, "ETIMEDOUT", "read");
-		received = recvfrom(fd, reply.bytes, sizeof(reply.bytes), 0, &from.sa, &len);
-		if (received < HEADER_SIZE)
-			return failed("read", replies);
-		reply.len = received;
-		print_reply(fd, &reply, &from);
-	}
-	return finish(query.count, "", "read");
-}
-
 static int open_query_socket(int type)
 {
 	int fd = socket(query.servers[0].sa.sa_family, type | SOCK_CLOEXEC, 0);
+	const char *device = query.device;
 
-	if (fd >= 0 && query.has_bind && bind(fd, &query.bind.sa, addr_len(&query.bind))) {
-		close(fd);
+	if (fd < 0)
 		return -1;
-	}
+	if (device && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, strlen(device)))
+		goto failed;
+	if (query.has_bind && bind(fd, &query.bind.sa, addr_len(&query.bind)))
+		goto failed;
 	return fd;
-}
-
-static int ask_by_udp(int fd)
-{
-	const union addr *first = &query.servers[0];
-
-	if (query.connected && connect(fd, &first->sa, addr_len(first)))
-		return failed("connect", 0);
-	if (!(query.mmsg ? send_together(fd) : send_one_by_one(fd)))
-		return failed("send", 0);
-	return receive_replies(fd);
+failed:
+	close(fd);
+	return -1;
 }
 
 static bool read_all(int fd, void *buffer, size_t len)
@@ -214,12 +210,15 @@ static bool read_all(int fd, void *buffer, size_t len)
 }
 
 /* The first server alone. */
-static int ask_by_tcp(int fd)
+static int ask_by_tcp(void)
 {
 	struct message message;
 	union addr peer = { 0 };
 	socklen_t len = sizeof(peer);
+	int fd = open_query_socket(SOCK_STREAM);
 
+	if (fd < 0)
+		return failed("socket", 0);
 	errno = connect_within(fd, &query.servers[0], query.timeout_ms);
 	if (errno)
 		return failed("connect", 0);
@@ -237,6 +236,59 @@ static int ask_by_tcp(int fd)
 	return finish(1, "", "read");
 }
 
+/* One reply for each server; several servers' replies may come in any order. */
+static int receive_replies(int fd)
+{
+	bool is_truncated = false;
+
+	for (int replies = 0; replies < query.count; replies++) {
+		struct message reply;
+		union addr from = { 0 };
+		socklen_t len = sizeof(from);
+		ssize_t received;
+
+		if (!wait_for(fd, POLLIN, query.timeout_ms))
+			return finish(replies, "ETIMEDOUT", "read");
+		received = recvfrom(fd, reply.bytes, sizeof(reply.bytes), 0, &from.sa, &len);
+		if (received < HEADER_SIZE)
+			return failed("read", replies);
+		reply.len = received;
+		is_truncated |= reply.bytes[2] & FLAG_TRUNCATED;
+		print_reply(fd, &reply, &from);
+	}
+	if (query.tcp_if_truncated && is_truncated)
+		return ask_by_tcp();
+	return finish(query.count, "", "read");
+}
+
+static bool connect_to(int fd, const union addr *to)
+{
+	return !connect(fd, &to->sa, addr_len(to));
+}
+
+static bool connect_and_disconnect(int fd, const union addr *to)
+{
+	struct sockaddr unspecified = { .sa_family = AF_UNSPEC };
+
+	return connect_to(fd, to) && !connect(fd, &unspecified, sizeof(unspecified));
+}
+
+static int ask_by_udp(void)
+{
+	const union addr *first = &query.servers[0];
+	int fd = open_query_socket(SOCK_DGRAM);
+
+	if (fd < 0)
+		return failed("socket", 0);
+	if (query.disconnect && !connect_and_disconnect(fd, first))
+		return failed("disconnect", 0);
+	if (query.connected && !connect_to(fd, first))
+		return failed("connect", 0);
+	if (!(query.mmsg ? send_together(fd) : send_one_by_one(fd)))
+		return failed("send", 0);
+	return receive_replies(fd);
+}
+
 static void set_bind(const char *text)
 {
 	query.bind = parse_endpoint(text, 0);
@@ -247,8 +299,12 @@ static const struct option_spec options[] = {
 	TEXT("name", &query.name),
 	FLAG("aaaa", &query.aaaa),
 	FLAG("connected", &query.connected),
+	FLAG("disconnect", &query.disconnect),
 	FLAG("mmsg", &query.mmsg),
+	FLAG("io-uring", &query.io_uring),
 	FLAG("tcp", &query.tcp),
+	FLAG("tcp-if-truncated", &query.tcp_if_truncated),
+	TEXT("device", &query.device),
 	CALL("bind", set_bind),
 	NUMBER("timeout", &query.timeout_ms),
 	{ 0 },
@@ -270,14 +326,11 @@ static void add_server(const char *text)
 
 int dns(int argc, char **argv)
 {
-	int servers = parse_options(options, argc, argv), fd;
+	int servers = parse_options(options, argc, argv);
 
 	for (int i = 1; i <= servers; i++)
 		add_server(argv[i]);
 	if (!query.count || strlen(query.name) > 250)
 		misuse("wants HOST:PORT, and a name of at most 250 bytes");
-	fd = open_query_socket(query.tcp ? SOCK_STREAM : SOCK_DGRAM);
-	if (fd < 0)
-		return failed(query.has_bind ? "bind" : "socket", 0);
-	return query.tcp ? ask_by_tcp(fd) : ask_by_udp(fd);
+	return query.tcp ? ask_by_tcp() : ask_by_udp();
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* One IORING_OP_CONNECT by bare system calls. */
+/* One connect() or sendmsg() of io_uring, by bare system calls. */
 #include <errno.h>
 #include <linux/io_uring.h>
 #include <poll.h>
@@ -40,37 +40,57 @@ static bool ring_open(struct ring *ring)
 	return ring->rings != MAP_FAILED && ring->sqes != MAP_FAILED;
 }
 
-static bool submit_connect(struct ring *ring, int fd, const union addr *to)
+static bool submit(struct ring *ring, const struct io_uring_sqe *request)
 {
 	unsigned int *tail = (unsigned int *)(ring->rings + ring->params.sq_off.tail);
 	unsigned int *array = (unsigned int *)(ring->rings + ring->params.sq_off.array);
 
-	ring->sqes[0] = (struct io_uring_sqe){
-		.opcode = IORING_OP_CONNECT,
-		.fd = fd,
-		.addr = (uintptr_t)to,
-		.off = addr_len(to),
-	};
+	ring->sqes[0] = *request;
 	array[0] = 0;
 	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
 	return syscall(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1;
 }
 
-static int connect_result(const struct ring *ring)
+static int result(const struct ring *ring)
 {
 	struct io_uring_cqe *cqes = (void *)(ring->rings + ring->params.cq_off.cqes);
 
-	return -cqes[0].res;
+	return cqes[0].res < 0 ? -cqes[0].res : 0;
 }
 
 /* The ring is left to the end of the process. */
-int connect_by_io_uring(int fd, const union addr *to, int timeout_ms)
+static int do_by_io_uring(const struct io_uring_sqe *request, int timeout_ms)
 {
 	struct ring ring = { 0 };
 
-	if (!ring_open(&ring) || !submit_connect(&ring, fd, to))
+	if (!ring_open(&ring) || !submit(&ring, request))
 		return errno;
 	if (!wait_for(ring.fd, POLLIN, timeout_ms))
 		return ETIMEDOUT;
-	return connect_result(&ring);
+	return result(&ring);
+}
+
+int connect_by_io_uring(int fd, const union addr *to, bool async, int timeout_ms)
+{
+	struct io_uring_sqe request = {
+		.opcode = IORING_OP_CONNECT,
+		.flags = async ? IOSQE_ASYNC : 0,
+		.fd = fd,
+		.addr = (uintptr_t)to,
+		.off = addr_len(to),
+	};
+
+	return do_by_io_uring(&request, timeout_ms);
+}
+
+int send_by_io_uring(int fd, const struct msghdr *message, int timeout_ms)
+{
+	struct io_uring_sqe request = {
+		.opcode = IORING_OP_SENDMSG,
+		.fd = fd,
+		.addr = (uintptr_t)message,
+		.len = 1,
+	};
+
+	return do_by_io_uring(&request, timeout_ms);
 }

@@ -17,6 +17,7 @@ static struct {
 	const char *name;
 	union addr addr;
 	bool v6only;
+	bool reuseport;
 	bool mptcp;
 	uint16_t ports[MAX_PORTS];
 	int port_count;
@@ -126,6 +127,7 @@ static int listen_on(uint16_t port)
 	if (fd < 0)
 		die("socket");
 	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	set_int(fd, SOL_SOCKET, SO_REUSEPORT, server.reuseport);
 	if (server.addr.sa.sa_family == AF_INET6)
 		set_int(fd, SOL_IPV6, IPV6_V6ONLY, server.v6only);
 	if (bind(fd, &server.addr.sa, addr_len(&server.addr)))
@@ -182,6 +184,7 @@ static const struct option_spec options[] = {
 	TEXT("name", &server.name),
 	NUMBER("wait", &server.wait_ms),
 	FLAG("v6only", &server.v6only),
+	FLAG("reuseport", &server.reuseport),
 	FLAG("tcp-listen-mptcp", &server.mptcp),
 	{ 0 },
 };

@@ -11,17 +11,22 @@
 #include <string.h>
 
 const char usage[] =
-	"usage: sock serve [--port N]... [--bind ADDR] [--v6only] [--name NAME] [--wait MS]\n"
-	"                  [--tcp-listen-mptcp]\n"
+	"usage: sock serve [--port N]... [--bind ADDR] [--v6only] [--reuseport] [--name NAME]\n"
+	"                  [--wait MS] [--tcp-listen-mptcp]\n"
 	"       sock connect HOST PORT [--timeout MS] [--http | --silent] [--hbone IP:PORT]\n"
 	"                  [--no-read] [--send TEXT] [--hold MS] [--count N] [--bind ADDR[:PORT]]\n"
 	"                  [--reuseaddr] [--transparent] [--device IF] [--mark N] [--uid N] [--gid "
 	"N]\n"
 	"                  [--netns PATH] [--mptcp] [--v6-mapped] [--wait-stdin] [--disconnect]\n"
-	"                  [--nonblock | --fastopen | --io-uring]\n"
-	"       sock udp HOST[:PORT]... [--name NAME] [--aaaa] [--connected] [--mmsg] [--tcp]\n"
+	"                  [--nonblock | --fastopen | --fastopen-connect | --io-uring |\n"
+	"                  --io-uring-async] [--freebind] [--first-hop IP] [--recycled]\n"
+	"                  [--passed-from NETNS] [--passed-cgroup DIR]\n"
+	"       sock udp HOST[:PORT]... [--name NAME] [--aaaa] [--connected] [--disconnect]\n"
+	"                  [--mmsg | --io-uring] [--tcp] [--tcp-if-truncated] [--device IF]\n"
 	"                  [--bind ADDR[:PORT]] [--timeout MS]\n"
-	"       sock raw HOST PORT\n";
+	"       sock raw HOST PORT\n"
+	"       sock flood HOST PORT [--count N] [--bind ADDR]\n"
+	"       sock bpf PIN\n";
 
 bool fail(struct failure *failure, const char *at)
 {
@@ -35,7 +40,7 @@ static const struct {
 	int (*run)(int argc, char **argv);
 } commands[] = {
 	{ "serve", serve }, { "connect", connect_command }, { "udp", dns }, { "dns", dns },
-	{ "raw", raw },
+	{ "raw", raw },	    { "flood", flood },		      { "bpf", bpf_calls },
 };
 
 int main(int argc, char **argv)

@@ -26,11 +26,22 @@ struct client {
 	int gid;
 	/* Path of the netns whose socket it is */
 	const char *netns;
+	/* tricks.c. Path of the netns, and the cgroup, of the process that passes the socket on */
+	const char *passed_from;
+	const char *passed_cgroup;
+	/* The socket comes from accept() */
+	bool recycled;
+	bool freebind;
+	/* IPv4 address that the packets are to go to first */
+	const char *first_hop;
 	bool mptcp;
 	bool v6_mapped;
 	bool nonblock;
 	bool fastopen;
+	bool fastopen_connect;
 	bool io_uring;
+	/* In a worker thread of the kernel */
+	bool io_uring_async;
 	bool disconnect;
 	bool wait_stdin;
 	/* The first thing to send: "\n", an HTTP request, or nothing */
@@ -65,8 +76,14 @@ bool exchange(int fd, const char *text, char *echo, size_t size, bool half_close
 	      struct failure *failure);
 bool become_user(const struct client *client, struct failure *failure);
 
-/* io-uring.c: IORING_OP_CONNECT. Returns 0 or an errno value. */
-int connect_by_io_uring(int fd, const union addr *to, int timeout_ms);
+/* tricks.c. A socket, or -1 and errno. */
+int receive_passed_socket(const struct client *client);
+int recycled_socket(int family);
+int set_first_hop(int fd, const char *ip);
+
+/* io-uring.c. Returns 0 or an errno value. */
+int connect_by_io_uring(int fd, const union addr *to, bool async, int timeout_ms);
+int send_by_io_uring(int fd, const struct msghdr *message, int timeout_ms);
 
 /* crowd.c: many connections at once. */
 int connect_crowd(const struct client *client);
@@ -76,5 +93,7 @@ int serve(int argc, char **argv);
 int connect_command(int argc, char **argv);
 int dns(int argc, char **argv);
 int raw(int argc, char **argv);
+int flood(int argc, char **argv);
+int bpf_calls(int argc, char **argv);
 
 #endif
