@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * build/plugin.cjs, with the command line and the native files as assets, → dist/ambridge: a single executable of pkg
+ * build/main.cjs, with the other bundles and the native files as assets, → dist/ambridge: a single executable of pkg
  * around the Node of node_modules, for the architecture that it is built on.
  */
 import {
@@ -25,19 +25,22 @@ const at = (...path: string[]) => join(root, ...path)
 const output = at('dist/ambridge')
 const nodePackage = at(`node_modules/node-linux-${arch}`)
 const node = join(nodePackage, 'bin/node')
-const plugin = at('build/plugin.cjs')
+const bytecodeMaker = at('installer/build/bytecode.ts')
+const main = at('build/main.cjs')
+const bundles = ['plugin', 'cli', 'winston'].map((name) => at(`build/${name}.cjs`))
+const bytecode = bundles.map((file) => file.replace('.cjs', '.bytecode'))
 const programs = new Set([
   at('build/ambridge.bpf.o'),
   at('build/inbound.bpf.o'),
   ...globSync(at('build/*.bpf.o')),
 ])
-const assets = [
-  at('build/cli.cjs'),
+const files = [
+  ...bundles,
   at('build/libbpf.so'),
   at(`node_modules/@koromix/koffi-linux-${arch}/linux_${arch}/koffi.node`),
   ...[...programs].sort(),
 ]
-const inputs = [node, plugin, ...assets]
+const inputs = [node, main, ...files]
 
 function requireInputs(): void {
   const missing = inputs.filter((file) => !existsSync(file))
@@ -48,7 +51,7 @@ function requireInputs(): void {
 
 function isUpToDate(): boolean {
   const built = statSync(output, { throwIfNoEntry: false })?.mtimeMs ?? 0
-  return [...inputs, import.meta.filename].every((file) => statSync(file).mtimeMs < built)
+  return [...inputs, bytecodeMaker, import.meta.filename].every((file) => statSync(file).mtimeMs < built)
 }
 
 /** Every path is absolute: pkg works in a temporary directory. */
@@ -60,9 +63,11 @@ async function build(target: string): Promise<void> {
     disableExperimentalSEAWarning: true,
     // Without it NODE_OPTIONS of the container runtime's environment could load code into a root process.
     execArgvExtension: 'none',
-    assets: Object.fromEntries(assets.map((file) => [basename(file), file])),
+    // A process of some milliseconds needs no four threads for the engine, and one that is root no debugger on SIGUSR1.
+    execArgv: ['--v8-pool-size=1', '--disable-sigusr1'],
+    assets: Object.fromEntries([...files, ...bytecode].map((file) => [basename(file), file])),
   }
-  await pkg.default(plugin, {
+  await pkg.default(main, {
     targets: [{ nodeRange: `node${version}`, platform: 'linux', arch, output: target }],
     nodePath: node,
     signature: false,
@@ -83,6 +88,7 @@ async function verify(executable: string): Promise<void> {
 async function replaceOutput(): Promise<void> {
   mkdirSync(at('dist'), { recursive: true })
   const temporary = `${output}.${process.pid}.tmp`
+  await execa(node, [bytecodeMaker, ...bundles], { env: { NODE_OPTIONS: '' }, timeout: 60_000 })
   try {
     await build(temporary)
     await verify(temporary)

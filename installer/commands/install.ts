@@ -90,6 +90,7 @@ function ownSource(): InstallSource {
   const version = typeof __VERSION__ === 'undefined' ? 'development' : __VERSION__
   if (!isSea()) return { version, nativeFiles: [] }
   const bytes = (name: string) => Buffer.from(getRawAsset(name))
-  const nativeFiles = getAssetKeys().map((name) => ({ name, bytes: () => bytes(name) }))
+  const names = getAssetKeys().filter((name) => /\.(node|so|o)$/.test(name))
+  const nativeFiles = names.map((name) => ({ name, bytes: () => bytes(name) }))
   return { version, executable: process.execPath, nativeFiles }
 }

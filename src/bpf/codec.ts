@@ -13,7 +13,9 @@ export function writeAddress(buf: Buffer, address: string, at: number): void {
 }
 
 export function readAddress(buf: Buffer, at: number): string {
-  return addressText(buf.subarray(at, at + 16))
+  // Most places of a list are empty, and to withdraw a pod is to read the lists of all.
+  const isNone = [0, 4, 8, 12].every((word) => buf.readUInt32LE(at + word) === 0)
+  return isNone ? '' : addressText(buf.subarray(at, at + 16))
 }
 
 /** Zero padded UTF-8. Throws for a text that does not fit. */

@@ -61,10 +61,15 @@ export class OpenObject implements Disposable {
   /** Maps that are pinned already are shared. Throws when one has another shape, and LoadError when the kernel refuses. */
   load(): LoadedObject {
     const object = this.#owned()
-    for (const map of mapsOf(object)) requireSamePin(map)
-    logged(this.#options.captureLog, () =>
-      check(`load BPF object ${this.#options.name}`, ffi.bpf_object__load(object)),
-    )
+    try {
+      logged(this.#options.captureLog, () =>
+        check(`load BPF object ${this.#options.name}`, ffi.bpf_object__load(object)),
+      )
+    } catch (err) {
+      // Afterwards, because to ask for the shape of every map takes longer than to load.
+      for (const map of mapsOf(object)) requireSamePin(map)
+      throw err
+    }
     this.#object = undefined
     return new LoadedObject(object, this.#options.name)
   }

@@ -25,10 +25,16 @@ export interface Registration {
 /** In the maps, a pod address of this netns is one that its node asks for. */
 const nodeScope = 0n
 
-/** From the last write on, the pod is captured. Throws at the first write that fails; `unregister` then takes back the rest. */
-export function register(store: Store, registration: Registration): void {
+/**
+ * From the last write on, the pod is captured. Throws at the first write that fails; `unregister` then takes back the rest.
+ * Returns whether the pod was registered before, by this attachment or another.
+ */
+export function register(store: Store, registration: Registration): boolean {
   const { key, netns, addresses, primary, cgroup, pod, policy } = registration
   const { cookie } = netns
+  const known = store.pods.get(cookie)
+  // First of all, so that `unregister` looks for the other attachments even if the next write fails.
+  if (known !== undefined) store.pods.set(cookie, { ...known, flags: known.flags | PodFlag.several })
   store.attachments.set(key, {
     netns: cookie,
     netnsDev: netns.dev,
@@ -49,14 +55,15 @@ export function register(store: Store, registration: Registration): void {
   store.pending.insert(cookie, 0n)
   if (policy.sidecar !== undefined) store.rules.set(cookie, rulesEntry(policy.sidecar))
   const { defaultIdentity } = requireSettings(store)
-  const entry = merge(store.pods.get(cookie), podEntry(policy, primary, defaultIdentity))
+  const entry = merge(known, podEntry(policy, primary, defaultIdentity))
   store.pods.set(cookie, withSecondary(entry, addresses))
+  return known !== undefined
 }
 
 /** A second interface of a pod does not change its primary addresses. */
 function merge(known: Pod | undefined, entry: Pod): Pod {
   if (known === undefined) return entry
-  const flags = entry.flags | (known.flags & PodFlag.secondary)
+  const flags = entry.flags | PodFlag.several | (known.flags & PodFlag.secondary)
   return { ...entry, flags, own4: known.own4 || entry.own4, own6: known.own6 || entry.own6 }
 }
 
@@ -71,7 +78,7 @@ export function unregister(store: Store, key: AttachmentKey): AttachmentKey | un
   const attachment = store.attachments.get(key)
   if (attachment === undefined) return undefined
   const { netns, addrs, cgroupId } = attachment
-  const siblings = attachmentsOf(store, netns).filter(([other]) => !isSame(other, key))
+  const siblings = siblingsOf(store, key, netns)
   if (siblings.length === 0) forgetPod(store, netns, cgroupId)
   const shared = new Set(siblings.flatMap(([, sibling]) => sibling.addrs))
   for (const addr of addrs) {
@@ -83,6 +90,13 @@ export function unregister(store: Store, key: AttachmentKey): AttachmentKey | un
   }
   store.attachments.delete(key)
   return siblings[0]?.[0]
+}
+
+/** Other attachments of the same netns. To look for them is to read all of the node, so mostly this does not. */
+function siblingsOf(store: Store, key: AttachmentKey, netns: bigint) {
+  const pod = store.pods.get(netns)
+  if (pod !== undefined && (pod.flags & PodFlag.several) === 0) return []
+  return attachmentsOf(store, netns).filter(([other]) => !isSame(other, key))
 }
 
 function forgetPod(store: Store, netns: bigint, cgroupId: bigint): void {

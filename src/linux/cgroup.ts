@@ -10,7 +10,8 @@ export function cgroup2Root(): string | undefined {
 
 /** Text of /proc/PID/mountinfo. Mounts of the whole tree only; those that others made elsewhere come last. */
 export function cgroup2RootIn(mountinfo: string): string | undefined {
-  const dirs = mountinfo.split('\n').flatMap(cgroup2Dir)
+  const lines = mountinfo.split('\n').filter((line) => line.includes(' - cgroup2 '))
+  const dirs = lines.flatMap(cgroup2Dir)
   return dirs.find((dir) => dir.startsWith('/sys/fs/cgroup')) ?? dirs[0]
 }
 

@@ -82,7 +82,7 @@ export function parseAddresses(messages: readonly Message[]): InterfaceAddress[]
 
 /** struct ifinfomsg { u8 family; u8 pad; u16 type; i32 index; u32 flags; u32 change } */
 function parseLink(body: Buffer): Interface {
-  const name = attributes(body.subarray(linkBytes)).get(IFLA_IFNAME)
+  const name = attribute(body.subarray(linkBytes), IFLA_IFNAME)
   return {
     ifname: name?.toString('utf8', 0, name.length - 1) ?? '',
     ifindex: body.readInt32LE(4),
@@ -93,9 +93,9 @@ function parseLink(body: Buffer): Interface {
 /** struct ifaddrmsg { u8 family; u8 prefixlen; u8 flags; u8 scope; u32 index } */
 function parseAddress(body: Buffer, interfaces: ReadonlyMap<number, Interface>): InterfaceAddress[] {
   const found = interfaces.get(body.readUInt32LE(4))
-  const present = attributes(body.subarray(addressBytes))
+  const present = body.subarray(addressBytes)
   // On a point-to-point interface IFA_ADDRESS is the peer's.
-  const bytes = present.get(IFA_LOCAL) ?? present.get(IFA_ADDRESS)
+  const bytes = attribute(present, IFA_LOCAL) ?? attribute(present, IFA_ADDRESS)
   const family = families[body.readUInt8(0)]
   if (found === undefined || bytes === undefined || family === undefined) return []
   return [{ ...found, address: formatAddress(bytes), family, scope: scopeName(body.readUInt8(3)) }]
@@ -113,15 +113,14 @@ export function formatAddress(bytes: Buffer): string {
   return bytes.length === 4 ? bytes.join('.') : addressText(bytes)
 }
 
-/** struct rtattr { u16 len; u16 type } with its value, each padded to 4 bytes. */
-function attributes(bytes: Buffer): Map<number, Buffer> {
-  const found = new Map<number, Buffer>()
+/** The value of one of several struct rtattr { u16 len; u16 type }, each padded to 4 bytes. A link has some sixty. */
+function attribute(bytes: Buffer, type: number): Buffer | undefined {
   for (let at = 0; at + 4 <= bytes.length; ) {
     const length = Math.max(bytes.readUInt16LE(at), 4)
-    found.set(bytes.readUInt16LE(at + 2), bytes.subarray(at + 4, at + length))
+    if (bytes.readUInt16LE(at + 2) === type) return bytes.subarray(at + 4, at + length)
     at += align(length)
   }
-  return found
+  return undefined
 }
 
 const align = (length: number) => (length + 3) & ~3

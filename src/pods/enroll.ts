@@ -80,7 +80,7 @@ function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs:
     ...new Set([...request.addresses, ...found.map(({ address }) => address)].map(canonicalAddress)),
   ]
   const cgroup = podCgroup(store, request)
-  register(store, {
+  const wasKnown = register(store, {
     key,
     netns: { cookie, ...netns.identity },
     addresses: requireRoom(addresses),
@@ -92,7 +92,8 @@ function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs:
   const { maps: mapsDir } = pinPaths(bpffs)
   if (policy.egressGuard) guard(netns, cookie, found, request, bpffs)
   const pinPath = linkPin(bpffs, key)
-  const links = attachmentsOf(store, cookie).map(([other]) => linkPin(bpffs, other))
+  // To look for attachments of the same netns is to read all of the node.
+  const links = wasKnown ? attachmentsOf(store, cookie).map(([other]) => linkPin(bpffs, other)) : []
   if (links.some((link) => existsSync(link) && isInboundAlive(link, netns.identity.ino))) return
   rmSync(pinPath, { force: true })
   attachInbound({ netnsFd: netns.fd, cookie, pinPath, mapsDir })
