@@ -17,7 +17,7 @@
 #define MAX_RULE_PORTS 64
 #define MAX_RULE_RANGES 32
 /* SO_REUSEPORT members of one port that are remembered; the newest is preferred. */
-#define LISTENER_SLOTS 16
+#define LISTENER_SLOTS 8
 /* Own addresses of one attachment. */
 #define MAX_POD_ADDRS 32
 /* Unanswered connects to its own netns or proxy that one pod may have; see struct handshake. */

@@ -16,6 +16,8 @@ export interface Registration {
   readonly netns: { readonly cookie: bigint; readonly dev: bigint; readonly ino: bigint }
   /** All of them, link-local ones included. */
   readonly addresses: readonly string[]
+  /** Those that the runtime says are the pod's; the others were found in its netns, where the pod may claim any. */
+  readonly assigned: readonly string[]
   readonly primary: PrimaryAddresses
   readonly cgroup?: { readonly id: bigint; readonly level: number }
   readonly pod: { readonly uid: string; readonly namespace: string; readonly name: string }
@@ -30,7 +32,7 @@ const nodeScope = 0n
  * Returns whether the pod was registered before, by this attachment or another.
  */
 export function register(store: Store, registration: Registration): boolean {
-  const { key, netns, addresses, primary, cgroup, pod, policy } = registration
+  const { key, netns, addresses, assigned, primary, cgroup, pod, policy } = registration
   const { cookie } = netns
   const known = store.pods.get(cookie)
   // First of all, so that `unregister` looks for the other attachments even if the next write fails.
@@ -47,7 +49,7 @@ export function register(store: Store, registration: Registration): boolean {
   })
   for (const addr of addresses) {
     store.podAddrs.set({ netns: cookie, addr }, cookie)
-    if (!isLinkLocal(addr)) store.podAddrs.set({ netns: nodeScope, addr }, cookie)
+    if (!isLinkLocal(addr)) claimInNode(store, addr, cookie, assigned.includes(addr))
   }
   if (cgroup !== undefined) {
     store.cgroups.insert(cgroup.id, { netns: cookie, role: CgroupRole.pod, level: cgroup.level })
@@ -58,6 +60,14 @@ export function register(store: Store, registration: Registration): boolean {
   const entry = merge(known, podEntry(policy, primary, defaultIdentity))
   store.pods.set(cookie, withSecondary(entry, addresses))
   return known !== undefined
+}
+
+/** An address that was only found does not take the place of another enrolled pod. */
+function claimInNode(store: Store, addr: string, cookie: bigint, isAssigned: boolean): void {
+  const key = { netns: nodeScope, addr }
+  const owner = store.podAddrs.get(key)
+  if (isAssigned || owner === undefined || store.pods.get(owner) === undefined)
+    store.podAddrs.set(key, cookie)
 }
 
 /** A second interface of a pod does not change its primary addresses. */

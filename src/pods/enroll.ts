@@ -84,6 +84,7 @@ function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs:
     key,
     netns: { cookie, ...netns.identity },
     addresses: requireRoom(addresses),
+    assigned: request.addresses.map(canonicalAddress),
     primary: primaryAddresses(found, request),
     ...(cgroup === undefined ? {} : { cgroup }),
     pod,

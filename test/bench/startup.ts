@@ -119,7 +119,9 @@ function registerOthers(bpffs: string, count: number): void {
     register(store, {
       key: { containerId: `other-${i}`, ifname: 'eth0' },
       netns: { cookie: (1n << 60n) + BigInt(i), dev: 4n, ino: BigInt(i) },
+
       addresses: [ipv4],
+      assigned: [ipv4],
       primary: { ipv4, ipv6: '' },
       pod: { uid: '', namespace: 'bench', name: `other-${i}` },
       policy: { mode: 'ambient', dnsCapture: true, bypassInbound: false, egressGuard: false },
