@@ -7,7 +7,10 @@
 #include "common.h"
 #include "sidecar.h"
 
-const volatile __u64 netns_cookie;
+/* The mode is a constant, too: the verifier then passes over what the other modes do. */
+const volatile struct inbound_config config;
+
+#define netns_cookie (config.netns_cookie)
 
 /* What becomes of a flow. port: of the proxy's listener that it is steered to; 0: it passes, or is dropped.
  */
@@ -94,18 +97,18 @@ static __always_inline bool is_probe(struct flow *flow)
 /* From another netns. */
 static __always_inline struct decision arrived(const struct pod *pod, struct flow *flow)
 {
-	if (pod->mode == POD_MODE_SIDECAR) {
+	if (config.mode == POD_MODE_SIDECAR) {
 		if (sidecar_bypasses_inbound(netns_cookie, pod, flow->server_port))
 			return pass(OUTCOME_INBOUND_EXCLUDED);
 		return to(pod->inbound_port, OUTCOME_INBOUND_CAPTURED);
 	}
-	if (pod->mode == POD_MODE_AMBIENT && flow->server_port == pod->hbone_port)
+	if (config.mode == POD_MODE_AMBIENT && flow->server_port == pod->hbone_port)
 		return to(pod->hbone_port, OUTCOME_INBOUND_HBONE);
 	if (pod->flags & POD_FLAG_BYPASS_INBOUND)
 		return pass(OUTCOME_INBOUND_EXCLUDED);
 	if (is_probe(flow))
 		return pass(OUTCOME_INBOUND_PROBE);
-	if (pod->mode == POD_MODE_SHARED) /* its proxy is in another netns: nothing to steer to */
+	if (config.mode == POD_MODE_SHARED) /* its proxy is in another netns: nothing to steer to */
 		return drop(OUTCOME_INBOUND_REFUSED_NOT_PROXY);
 	return to(pod->inbound_port, OUTCOME_INBOUND_CAPTURED);
 }
@@ -126,7 +129,7 @@ static __always_inline struct decision decide(const struct pod *pod, struct flow
 		return drop(OUTCOME_INBOUND_REFUSED_UNANNOUNCED);
 	if (is_loopback(flow->server) && is_from_inside(pod, flow))
 		return pass(OUTCOME_INBOUND_SELF);
-	if (pod->mode == POD_MODE_SHARED) {
+	if (config.mode == POD_MODE_SHARED) {
 		flow->netns = 0;
 		known = bpf_map_lookup_elem(&handshakes, flow);
 		if (known)
@@ -159,7 +162,7 @@ static __always_inline bool steer(struct bpf_sk_lookup *ctx, const struct pod *p
 		.port = port,
 		.family = ctx->family == AF_INET ? 4 : 6,
 	};
-	__u64 flags = pod->mode == POD_MODE_SIDECAR ? 0 : BPF_SK_LOOKUP_F_NO_REUSEPORT;
+	__u64 flags = config.mode == POD_MODE_SIDECAR ? 0 : BPF_SK_LOOKUP_F_NO_REUSEPORT;
 	const __u32 *next = bpf_map_lookup_elem(&listener_next, &key);
 	__u32 newest = next ? *next : 0;
 

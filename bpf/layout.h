@@ -68,6 +68,13 @@ struct pod {
 ASSERT_OFFSET(struct pod, outbound_port, 48);
 ASSERT_SIZE(struct pod, 64);
 
+/* The constants of a pod's own sk_lookup program. */
+struct inbound_config {
+	__u64 netns_cookie;
+	__u64 mode; /* enum pod_mode */
+};
+ASSERT_SIZE(struct inbound_config, 16);
+
 /* An address of an enrolled pod. netns 0: the same address, asked for by its node; the value
  * is the netns cookie of the pod that owns it.
  */

@@ -149,7 +149,7 @@ function upgradePods(store: Store, bpffs: string, isUpgrade: boolean, report: Re
     for (const pin of guardPins(bpffs, key)) upgradeGuard(cookie, pin, mapsDir)
     const pinPath = linkPin(bpffs, key)
     if (!existsSync(pinPath)) continue
-    upgradeInbound({ cookie, pinPath, mapsDir })
+    upgradeInbound({ cookie, mode: store.pods.get(cookie)?.mode ?? 0, pinPath, mapsDir })
     count++
   }
   report('pods', `${count} pods`, 'upgraded')

@@ -19,7 +19,7 @@ export interface GuardTarget {
 
 /** Guard the interfaces of a pod. Needs tcx: Linux 6.6. */
 export function attachGuard({ cookie, ifindexes, inNetns, pinPath, mapsDir }: GuardTarget): void {
-  using instance = loadInstance('guard', cookie, mapsDir)
+  using instance = loadInstance('guard', [cookie], mapsDir)
   const programFd = instance.programFd(program)
   for (const ifindex of ifindexes) {
     const link = inNetns(() => attachToInterface(programFd, ifindex))
@@ -33,7 +33,7 @@ export function attachGuard({ cookie, ifindexes, inNetns, pinPath, mapsDir }: Gu
 
 /** Put the current program in the place of an older one. */
 export function upgradeGuard(cookie: bigint, pinPath: string, mapsDir: string): void {
-  using instance = loadInstance('guard', cookie, mapsDir)
+  using instance = loadInstance('guard', [cookie], mapsDir)
   const link = openPin(pinPath)
   try {
     updateLink(link, instance.programFd(program))

@@ -6,17 +6,17 @@ import { openObject } from './object.ts'
 
 export type InstanceName = 'inbound' | 'guard'
 
-/** `mapsDir`: bpffs directory of the map pins. The caller disposes it: what is attached stays. */
+/**
+ * `constants`: the whole of .rodata, 8 bytes each: first the netns cookie. `mapsDir`: bpffs directory of the map pins. The
+ * caller disposes it: what is attached stays.
+ */
 export function loadInstance(
   name: InstanceName,
-  cookie: bigint,
+  constants: readonly bigint[],
   mapsDir: string,
   captureLog = false,
 ): LoadedObject {
   using object = openObject(nativeBytes(`${name}.bpf.o`), { name, pinRoot: mapsDir, captureLog })
-  // The whole of .rodata: const volatile __u64 netns_cookie.
-  const rodata = Buffer.alloc(8)
-  rodata.writeBigUInt64LE(cookie)
-  object.setRodata(rodata)
+  object.setRodata(Buffer.from(BigUint64Array.from(constants).buffer))
   return object.load()
 }

@@ -46,6 +46,11 @@ export interface PrimaryAddresses {
   readonly ipv6: string
 }
 
+/** enum pod_mode */
+export function modeOf({ mode }: CapturePolicy): number {
+  return modes[mode]
+}
+
 const modes = { ambient: PodMode.ambient, 'ambient-shared': PodMode.shared, sidecar: PodMode.sidecar }
 
 /** ztunnel's and Envoy's (ztunnel: src/config.rs, src/inpod/config.rs). */
@@ -65,7 +70,7 @@ export function podEntry(policy: CapturePolicy, primary: PrimaryAddresses, defau
     proxyUid: sidecar?.proxyUid ?? 0,
     proxyGid: sidecar?.proxyGid ?? 0,
     ...ports,
-    mode: modes[policy.mode],
+    mode: modeOf(policy),
     identity: policy.mode === 'sidecar' ? ProxyIdentity.owner : chosen,
     flags:
       (capturesDns(policy) ? PodFlag.dns : 0) |

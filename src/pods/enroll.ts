@@ -4,9 +4,9 @@ import { existsSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path/posix'
 import { canonicalAddress, isIpv4 } from '../address.ts'
 import { attachGuard } from '../bpf/guard.ts'
-import { attachInbound, isInboundAlive } from '../bpf/inbound.ts'
+import { attachInbound, isInboundAlive, upgradeInbound } from '../bpf/inbound.ts'
 import { type AttachmentKey, attachmentsOf, register, requireSettings } from '../bpf/pods.ts'
-import type { CapturePolicy, PrimaryAddresses } from '../bpf/policy.ts'
+import { type CapturePolicy, modeOf, type PrimaryAddresses } from '../bpf/policy.ts'
 import { Store } from '../bpf/store.ts'
 import { pinPaths } from '../linux/bpffs.ts'
 import { cgroup2Root, cgroupId, cgroupLevel, findPodCgroup } from '../linux/cgroup.ts'
@@ -95,9 +95,13 @@ function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs:
   const pinPath = linkPin(bpffs, key)
   // To look for attachments of the same netns is to read all of the node.
   const links = wasKnown ? attachmentsOf(store, cookie).map(([other]) => linkPin(bpffs, other)) : []
-  if (links.some((link) => existsSync(link) && isInboundAlive(link, netns.identity.ino))) return
-  rmSync(pinPath, { force: true })
-  attachInbound({ netnsFd: netns.fd, cookie, pinPath, mapsDir })
+  const live = links.find((link) => existsSync(link) && isInboundAlive(link, netns.identity.ino))
+  const program = { cookie, mode: modeOf(policy), mapsDir }
+  if (live !== undefined) upgradeInbound({ ...program, pinPath: live })
+  else {
+    rmSync(pinPath, { force: true })
+    attachInbound({ ...program, netnsFd: netns.fd, pinPath })
+  }
 }
 
 /** Interfaces that another attachment guards already are left to it. */
@@ -165,6 +169,7 @@ function primaryAddresses(
 
 /** A pod whose cgroup is known must lie where the programs are attached: elsewhere nothing that it dials is captured. */
 function podCgroup(store: Store, { cgroupPath, pod }: EnrollRequest) {
+  if (cgroupPath === undefined && pod.uid === '') return undefined
   const root = cgroup2Root()
   if (root === undefined) return undefined
   const dir = findPodCgroup(root, { cgroupPath, podUid: pod.uid || undefined })
