@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** A small node of a mesh, in plain network namespaces: programs loaded into pins and a cgroup of its own, hosts on one bridge. */
-import { mkdtempSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import type { PodStatus, Status } from '../../installer/programs/status.ts'
 import { isBpffs } from '../../src/linux/bpffs.ts'
@@ -52,6 +52,8 @@ export interface EnrollOptions {
   /** More keys of the network configuration. */
   readonly conf?: Conf
   readonly annotations?: Readonly<Record<string, string>>
+  /** What the main plugin would have assigned, as `ip/prefix`: makes a prevResult. */
+  readonly assigned?: readonly string[]
   readonly containerId?: string
   /** Default eth0. */
   readonly ifname?: string
@@ -77,10 +79,12 @@ export class Mesh implements AsyncDisposable {
   readonly #standins: ZtunnelStandin[] = []
 
   private constructor(hosts: readonly LanHost[], { sharedProxy }: MeshOptions, stack: AsyncDisposableStack) {
-    const logDir = mkdtempSync(`${tmpdir()}/ambt${process.pid}-mesh`)
+    const name = `ambt${process.pid}-${++created}`
+    const logDir = `${tmpdir()}/${name}-mesh`
     stack.defer(own({ kind: 'dir', path: logDir }))
+    mkdirSync(logDir)
     this.#logFile = `${logDir}/cni.log`
-    this.bpffs = `/sys/fs/bpf/ambt${process.pid}-${++created}`
+    this.bpffs = `/sys/fs/bpf/${name}`
     stack.defer(own({ kind: 'dir', path: this.bpffs }))
     this.cgroup = stack.use(Cgroup.create())
     this.pods = this.cgroup.child('pods')
@@ -143,7 +147,7 @@ export class Mesh implements AsyncDisposable {
   }
 
   /** Network configuration that enrolls every pod. */
-  conf({ conf = {}, annotations }: EnrollOptions = {}): Conf {
+  conf({ conf = {}, annotations, assigned }: EnrollOptions = {}): Conf {
     return {
       cniVersion: '1.0.0',
       name: 'test',
@@ -153,6 +157,7 @@ export class Mesh implements AsyncDisposable {
       enrollment: { source: 'static', all: true },
       ...(this.#sharedProxy ? { mode: 'ambient-shared' } : {}),
       ...(annotations ? { runtimeConfig: { 'io.kubernetes.cri.pod-annotations': annotations } } : {}),
+      ...(assigned ? { prevResult: prevResult(assigned) } : {}),
       ...conf,
     }
   }
@@ -203,6 +208,10 @@ export class Mesh implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose()
   }
+}
+
+function prevResult(addresses: readonly string[]): object {
+  return { cniVersion: '1.0.0', ips: addresses.map((address) => ({ address })) }
 }
 
 /** The connections that a stand-in gets from now on. */
