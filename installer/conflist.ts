@@ -3,7 +3,9 @@
  * Edits of CNI configuration files, pure. They work on the text: whatever is not ours stays byte for byte,
  * also numbers that a double cannot hold, repeated keys and the order of keys.
  */
+
 import { isDeepStrictEqual } from 'node:util'
+import { syntaxErrorAt } from '../src/json-syntax.ts'
 
 export const pluginType = 'ambridge'
 
@@ -38,7 +40,7 @@ export function syntaxProblem(text: string): string | undefined {
     JSON.parse(text)
     return undefined
   } catch {
-    const at = brokenAt(text)
+    const at = syntaxErrorAt(text)
     const line = text.slice(0, at).split('\n').length
     const column = at - text.lastIndexOf('\n', at - 1)
     return `is not JSON: line ${line}, column ${column} (position ${at})`
@@ -159,25 +161,3 @@ function itemsOf(text: string, open: number): Item[] {
 
 /** A string, a bracket, a separator, or a number or literal. */
 const tokens = /"[^"\\]*(?:\\.[^"\\]*)*"|[[\]{},:]|[^\s[\]{},:"]+/g
-
-/** V8 does not always tell: the length of the longest part that could be the beginning of JSON. */
-function brokenAt(text: string): number {
-  let [good, bad] = [0, text.length + 1]
-  while (bad - good > 1) {
-    const middle = (good + bad) >> 1
-    if (isBeginning(text.slice(0, middle))) good = middle
-    else bad = middle
-  }
-  return good
-}
-
-function isBeginning(text: string): boolean {
-  try {
-    JSON.parse(text)
-    return true
-  } catch (err) {
-    const { message } = err as SyntaxError
-    if (/^Unexpected end|^Unterminated string/.test(message)) return true
-    return Number(/at position (\d+)/.exec(message)?.[1] ?? -1) >= text.length
-  }
-}

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { syntaxErrorAt } from '../json-syntax.ts'
 import { CniCode, CniError } from './errors.ts'
 
 type Reviver = (this: unknown, key: string, value: unknown, context: { source: string }) => unknown
@@ -44,7 +45,7 @@ function parse(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (cause) {
-    const at = failurePosition(text)
+    const at = syntaxErrorAt(text)
     const line = text.slice(0, at).split('\n').length
     const column = at - text.lastIndexOf('\n', at - 1)
     throw new CniError(
@@ -58,31 +59,4 @@ function parse(text: string): unknown {
 /** V8 quotes the text around the place, which is no help in a log. */
 function reason(cause: unknown): string {
   return (cause instanceof Error ? cause.message : String(cause)).replace(/, (\.\.\.)?".*$/s, '')
-}
-
-/**
- * Where the text stops being the beginning of a JSON document. V8 does not always tell, so this looks
- * for the longest beginning whose only fault is that it ends.
- */
-function failurePosition(text: string): number {
-  let good = 0
-  let bad = text.length + 1
-  while (bad - good > 1) {
-    const middle = (good + bad) >> 1
-    if (isBeginning(text.slice(0, middle))) good = middle
-    else bad = middle
-  }
-  return good
-}
-
-function isBeginning(text: string): boolean {
-  try {
-    JSON.parse(text)
-    return true
-  } catch (err) {
-    const { message } = err as SyntaxError
-    if (message.startsWith('Unexpected end')) return true
-    const position = /at position (\d+)/.exec(message)?.[1]
-    return position !== undefined && Number(position) >= text.length
-  }
 }
