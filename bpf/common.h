@@ -267,10 +267,13 @@ static __always_inline void count(__u64 netns, enum outcome outcome)
 	__u64 *counter = bpf_map_lookup_elem(&counters, &key);
 	__u64 one = 1;
 
+	if (!counter) {
+		if (!bpf_map_update_elem(&counters, &key, &one, BPF_NOEXIST))
+			return;
+		counter = bpf_map_lookup_elem(&counters, &key); /* another CPU was first */
+	}
 	if (counter)
 		*counter += 1; /* per CPU */
-	else
-		bpf_map_update_elem(&counters, &key, &one, BPF_NOEXIST);
 }
 
 /* UDP port 53: in a sidecar's pod to any server, else to any that is not local to the pod; the proxy's own

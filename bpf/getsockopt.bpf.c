@@ -69,6 +69,32 @@ static __always_inline bool may_be_proxy(const struct pod *pod, __u32 mark)
 	return true;
 }
 
+static __always_inline void read_remote(struct bpf_sock *sk, __be32 *addr)
+{
+	if (sk->family == AF_INET) {
+		set_addr4(addr, load_word(sk, dst_ip4));
+		return;
+	}
+	addr[0] = load_word(sk, dst_ip6[0]);
+	addr[1] = load_word(sk, dst_ip6[1]);
+	addr[2] = load_word(sk, dst_ip6[2]);
+	addr[3] = load_word(sk, dst_ip6[3]);
+}
+
+/* Redirected here, by a handshake that went missing before the connection was accepted: what is left is the
+ * via port, on which an app may listen.
+ */
+static __always_inline bool is_lost(__u64 netns, const struct pod *pod, struct bpf_sock *sk,
+				    const struct endpoint *local)
+{
+	__be32 remote[4];
+
+	if (is_proxy_port(pod, local->port))
+		return false;
+	read_remote(sk, remote);
+	return is_loopback(remote) || is_own(netns, pod, remote) || same_addr(remote, local->addr);
+}
+
 /* Returns false where the kernel's own answer is to stand. */
 static __always_inline bool find_destination(struct bpf_sockopt *ctx, struct bpf_sock *sk,
 					     struct endpoint *dest)
@@ -76,6 +102,7 @@ static __always_inline bool find_destination(struct bpf_sockopt *ctx, struct bpf
 	__u64 netns = bpf_get_netns_cookie(ctx);
 	struct sock_addr *stored = bpf_sk_storage_get(&sock_addrs, sk, NULL, 0);
 	const struct pod *pod;
+	bool lost;
 
 	if (stored && stored->kind == SOCK_ADDR_KIND_DEST) {
 		set_addr(dest->addr, stored->addr);
@@ -86,14 +113,16 @@ static __always_inline bool find_destination(struct bpf_sockopt *ctx, struct bpf
 	if (!pod ? !is_shared_proxy(netns) : !may_be_proxy(pod, sk->mark))
 		return false;
 	read_local(sk, dest);
+	lost = pod && is_lost(netns, pod, sk, dest);
 	/* Steered or dialled as it is, not redirected: the local address is the destination. Envoy takes it
 	 * only from here.
 	 */
-	if (pod && pod->mode == POD_MODE_SIDECAR)
+	if (pod && pod->mode == POD_MODE_SIDECAR && !lost)
 		return true;
-	if (dest->port != (pod ? pod->outbound_port : DEFAULT_OUTBOUND_PORT))
+	if (!lost && dest->port != (pod ? pod->outbound_port : DEFAULT_OUTBOUND_PORT))
 		return false;
 	set_addr4(dest->addr, bpf_htonl(0x7f000001));
+	dest->port = pod ? pod->outbound_port : DEFAULT_OUTBOUND_PORT;
 	return true;
 }
 

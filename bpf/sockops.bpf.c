@@ -226,17 +226,33 @@ static __always_inline void withdraw(struct bpf_sock_ops *ctx)
 	forget(&flow);
 }
 
+static __always_inline __u32 *next_slot(struct listener_key *key)
+{
+	__u32 *next = bpf_map_lookup_elem(&listener_next, key);
+	__u32 zero = 0;
+
+	if (next)
+		return next;
+	bpf_map_update_elem(&listener_next, key, &zero, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&listener_next, key);
+}
+
+/* In the next slot that no live listener has: a proxy that stays must outlast a newer one that is started
+ * again and again. Where all slots are taken, one of the oldest is forgotten.
+ */
 static __always_inline void add_listener(struct bpf_sock_ops *ctx, __u64 netns, __u8 family)
 {
 	struct listener_key key = { .netns = netns, .port = ctx->local_port, .family = family };
-	__u32 *next = bpf_map_lookup_elem(&listener_next, &key);
-	__u32 slot = 0, one = 1;
+	__u32 *next = next_slot(&key);
 
-	if (next)
-		slot = __sync_fetch_and_add(next, 1);
-	else
-		bpf_map_update_elem(&listener_next, &key, &one, BPF_ANY);
-	key.slot = slot % LISTENER_SLOTS;
+	if (!next)
+		return;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < LISTENER_SLOTS; i++) {
+		key.slot = __sync_fetch_and_add(next, 1) % LISTENER_SLOTS;
+		if (!bpf_sock_hash_update(ctx, &listeners, &key, BPF_NOEXIST))
+			return;
+	}
 	bpf_sock_hash_update(ctx, &listeners, &key, BPF_ANY);
 }
 

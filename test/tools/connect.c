@@ -168,6 +168,7 @@ static const struct option_spec options[] = {
 	TEXT("send", &client.text),
 	NUMBER("hold", &client.hold_ms),
 	NUMBER("count", &client.count),
+	TEXT("expect", &client.expect),
 	CALL("bind", set_bind),
 	FLAG("reuseaddr", &client.reuseaddr),
 	FLAG("transparent", &client.transparent),

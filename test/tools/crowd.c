@@ -1,57 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 /* sock connect --count: many connections, open at the same time, counted by how they ended. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "sock.h"
+#include "tally.h"
 
 #define WORKERS 64
-#define MAX_ERRORS 16
-
-/* Names are constants of the program or of libc. */
-struct tally {
-	const char *name;
-	int count;
-};
 
 static const struct client *client;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct tally errors[MAX_ERRORS];
+static struct tally errors = TALLY;
 /* -1: not connected */
 static int *fds;
-
-static void count_error(const char *name)
-{
-	pthread_mutex_lock(&lock);
-	for (int i = 0; i < MAX_ERRORS; i++) {
-		if (errors[i].name && strcmp(errors[i].name, name))
-			continue;
-		errors[i].name = name;
-		errors[i].count++;
-		break;
-	}
-	pthread_mutex_unlock(&lock);
-}
-
-static bool talk(int fd, struct failure *failure)
-{
-	char line[2048];
-
-	if (!dial(client, fd, failure))
-		return false;
-	return client->no_read || read_reply(client, fd, line, sizeof(line), failure);
-}
 
 static int connect_counted(void)
 {
 	struct failure failure = { .error = "" };
 	int fd = open_socket(client, &failure);
 
-	if (fd >= 0 && talk(fd, &failure))
+	if (fd >= 0 && talk(client, fd, &failure))
 		return fd;
-	count_error(failure.error);
+	tally_add(&errors, failure.error);
 	if (fd >= 0)
 		close(fd);
 	return -1;
@@ -106,19 +76,14 @@ static int count_alive(void)
 
 static void print_counts(void)
 {
-	struct json counts, by_name;
+	struct json json;
 
-	json_open(&by_name);
-	for (int i = 0; i < MAX_ERRORS && errors[i].name; i++)
-		json_int(&by_name, errors[i].name, errors[i].count);
-	json_close(&by_name);
-	by_name.text[by_name.len - 1] = '\0';
-	json_open(&counts);
-	json_int(&counts, "count", client->count);
-	json_int(&counts, "ok", count_open());
-	json_raw(&counts, "errors", by_name.text);
-	json_close(&counts);
-	json_write(&counts, STDOUT_FILENO);
+	json_open(&json);
+	json_int(&json, "count", client->count);
+	json_int(&json, "ok", count_open());
+	tally_put(&errors, &json, "errors");
+	json_close(&json);
+	json_write(&json, STDOUT_FILENO);
 }
 
 static void hold(void)

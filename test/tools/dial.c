@@ -261,6 +261,22 @@ bool read_reply(const struct client *client, int fd, char *line, size_t size,
 	return ok;
 }
 
+bool talk(const struct client *client, int fd, struct failure *failure)
+{
+	char line[2048];
+
+	if (!dial(client, fd, failure))
+		return false;
+	if (client->no_read)
+		return true;
+	if (!read_reply(client, fd, line, sizeof(line), failure))
+		return false;
+	if (!client->expect || strstr(line, client->expect))
+		return true;
+	errno = EBADMSG;
+	return fail(failure, "reply");
+}
+
 bool exchange(int fd, const char *text, char *echo, size_t size, bool half_close,
 	      struct failure *failure)
 {

@@ -6,74 +6,20 @@
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
-#include <netinet/ip.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "sock.h"
+#include "syn.h"
 
 #define SOURCE_PORT 54321
-
-struct syn {
-	struct iphdr ip;
-	struct tcphdr tcp;
-};
 
 struct attempt {
 	bool opened;
 	bool sent;
 	int error;
 };
-
-static uint32_t sum16(const void *data, size_t len, uint32_t sum)
-{
-	const uint16_t *words = data;
-
-	for (size_t i = 0; i < len / 2; i++)
-		sum += words[i];
-	return sum;
-}
-
-static uint16_t checksum(uint32_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
-}
-
-static uint16_t tcp_checksum(const struct syn *syn)
-{
-	struct {
-		uint32_t source, dest;
-		uint16_t protocol, len;
-	} pseudo = { syn->ip.saddr, syn->ip.daddr, htons(IPPROTO_TCP), htons(sizeof(syn->tcp)) };
-	struct tcphdr tcp = syn->tcp;
-
-	return checksum(sum16(&tcp, sizeof(tcp), sum16(&pseudo, sizeof(pseudo), 0)));
-}
-
-static struct syn make_syn(const union addr *from, const union addr *to)
-{
-	struct syn syn = {
-		.ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_TCP },
-		.tcp = { .doff = 5, .syn = 1 },
-	};
-	struct iphdr ip;
-
-	syn.ip.tot_len = htons(sizeof(syn));
-	syn.ip.saddr = from->v4.sin_addr.s_addr;
-	syn.ip.daddr = to->v4.sin_addr.s_addr;
-	ip = syn.ip;
-	syn.ip.check = checksum(sum16(&ip, sizeof(ip), 0));
-	syn.tcp.source = htons(SOURCE_PORT);
-	syn.tcp.dest = to->v4.sin_port;
-	syn.tcp.seq = htonl(1);
-	syn.tcp.window = htons(64240);
-	syn.tcp.check = tcp_checksum(&syn);
-	return syn;
-}
 
 /* The address that the kernel would send from. */
 static union addr find_source(const union addr *to)
@@ -164,6 +110,7 @@ int raw(int argc, char **argv)
 	    !addr_parse(&to, argv[1], port) || to.sa.sa_family != AF_INET)
 		misuse("raw wants an IPv4 address and a port");
 	source = find_source(&to);
+	addr_set_port(&source, SOURCE_PORT);
 	syn = make_syn(&source, &to);
 	json_open(&json);
 	put_attempt(&json, "raw", try_raw(&syn, &to));

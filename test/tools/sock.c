@@ -20,12 +20,18 @@ const char usage[] =
 	"                  [--netns PATH] [--mptcp] [--v6-mapped] [--wait-stdin] [--disconnect]\n"
 	"                  [--nonblock | --fastopen | --fastopen-connect | --io-uring |\n"
 	"                  --io-uring-async] [--freebind] [--first-hop IP] [--recycled]\n"
-	"                  [--passed-from NETNS] [--passed-cgroup DIR]\n"
+	"                  [--passed-from NETNS] [--passed-cgroup DIR] [--expect TEXT]\n"
+	"       sock churn HOST PORT [--timeout MS] [--expect TEXT] [--workers N] [--pause MS]\n"
+	"       sock sink [--port N] [--processes N]\n"
 	"       sock udp HOST[:PORT]... [--name NAME] [--aaaa] [--connected] [--disconnect]\n"
 	"                  [--mmsg | --io-uring] [--tcp] [--tcp-if-truncated] [--device IF]\n"
 	"                  [--bind ADDR[:PORT]] [--timeout MS]\n"
 	"       sock raw HOST PORT\n"
-	"       sock flood HOST PORT [--count N] [--bind ADDR]\n"
+	"       sock flood HOST PORT [--count N] [--bind ADDR] [--disconnect]\n"
+	"       sock syn-flood HOST PORT --from ADDR [--sources N] [--pause MS] [--count N]\n"
+	"       sock frame IF HEX... [--ip] [--protocol N] [--repeat N]\n"
+	"       sock shortcuts\n"
+	"       sock sniff IF\n"
 	"       sock bpf PIN\n";
 
 bool fail(struct failure *failure, const char *at)
@@ -39,8 +45,19 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "serve", serve }, { "connect", connect_command }, { "udp", dns }, { "dns", dns },
-	{ "raw", raw },	    { "flood", flood },		      { "bpf", bpf_calls },
+	{ "serve", serve },
+	{ "connect", connect_command },
+	{ "churn", churn },
+	{ "sink", sink },
+	{ "udp", dns },
+	{ "dns", dns },
+	{ "raw", raw },
+	{ "flood", flood },
+	{ "syn-flood", syn_flood },
+	{ "frame", frame },
+	{ "shortcuts", shortcuts },
+	{ "sniff", sniff },
+	{ "bpf", bpf_calls },
 };
 
 int main(int argc, char **argv)

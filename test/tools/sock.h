@@ -51,6 +51,8 @@ struct client {
 	const char *hbone;
 	bool silent;
 	bool no_read;
+	/* Of many connections: what every reply has to contain; without that it is EBADMSG */
+	const char *expect;
 	const char *text;
 	int hold_ms;
 	int count;
@@ -71,6 +73,8 @@ bool dial(const struct client *client, int fd, struct failure *failure);
 /* Read the server's line, or an HTTP response's body, into line (NUL terminated). */
 bool read_reply(const struct client *client, int fd, char *line, size_t size,
 		struct failure *failure);
+/* Dial, and read the reply unless no_read; the reply is only checked. */
+bool talk(const struct client *client, int fd, struct failure *failure);
 /* Send text and read as much into echo (NUL terminated); with half_close until the end. */
 bool exchange(int fd, const char *text, char *echo, size_t size, bool half_close,
 	      struct failure *failure);
@@ -94,6 +98,12 @@ int connect_command(int argc, char **argv);
 int dns(int argc, char **argv);
 int raw(int argc, char **argv);
 int flood(int argc, char **argv);
+int churn(int argc, char **argv);
+int sink(int argc, char **argv);
+int syn_flood(int argc, char **argv);
+int frame(int argc, char **argv);
+int shortcuts(int argc, char **argv);
+int sniff(int argc, char **argv);
 int bpf_calls(int argc, char **argv);
 
 #endif

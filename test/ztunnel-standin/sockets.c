@@ -125,7 +125,7 @@ void find_original(struct conn *conn)
 	if (!getsockopt(conn->client, SOL_IPV6, ORIGINAL_DST, &conn->original, &len))
 		goto found;
 	conn->via = "getsockname";
-	conn->original = conn->local;
+	conn->original = config.has_upstream ? config.upstream : conn->local;
 found:
 	addr_canonical(&conn->original);
 }

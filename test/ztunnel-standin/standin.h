@@ -28,6 +28,9 @@ struct config {
 	/* Its own addresses in shared mode, canonical: connections to them are refused. */
 	union addr self[2];
 	int self_count;
+	/* Where a connection goes whose original destination nobody knows; else nowhere. */
+	union addr upstream;
+	bool has_upstream;
 	int home_netns;
 	int log_fd;
 };

@@ -18,7 +18,7 @@ struct config config = { .name = "ztunnel-standin", .mark = DEFAULT_MARK, .log_f
 
 const char usage[] =
 	"usage: ztunnel-standin [--mark N | --no-mark] [--name NAME] [--log FILE] [--ipv4-only]\n"
-	"                       [--shared IP4[,IP6]]\n";
+	"                       [--shared IP4[,IP6]] [--upstream IP:PORT]\n";
 
 static void say(const char *event, const char *command, const char *error)
 {
@@ -79,6 +79,12 @@ static void set_shared(const char *list)
 	}
 }
 
+static void set_upstream(const char *text)
+{
+	config.upstream = parse_endpoint(text, 0);
+	config.has_upstream = true;
+}
+
 static void set_log(const char *path)
 {
 	config.log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -92,6 +98,7 @@ static const struct option_spec options[] = {
 	TEXT("name", &config.name),
 	CALL("log", set_log),
 	CALL("shared", set_shared),
+	CALL("upstream", set_upstream),
 	FLAG("ipv4-only", &config.ipv4_only),
 	{ 0 },
 };
