@@ -3,27 +3,14 @@
  * exact 4-tuple is published before the SYN leaves, and withdrawn when that socket closes: another socket
  * that gets the same port later is captured.
  */
-#include "common.h"
-
-#define TCP_CLOSE 7
+#include "ends.h"
 
 static __always_inline void read_flow(struct bpf_sock_ops *ctx, struct flow *flow)
 {
-	flow->client_port = ctx->local_port;
-	flow->server_port = bpf_ntohl(ctx->remote_port);
-	if (ctx->family == AF_INET) {
-		set_addr4(flow->client, load_word(ctx, local_ip4));
-		set_addr4(flow->server, load_word(ctx, remote_ip4));
-		return;
-	}
-	flow->client[0] = load_word(ctx, local_ip6[0]);
-	flow->client[1] = load_word(ctx, local_ip6[1]);
-	flow->client[2] = load_word(ctx, local_ip6[2]);
-	flow->client[3] = load_word(ctx, local_ip6[3]);
-	flow->server[0] = load_word(ctx, remote_ip6[0]);
-	flow->server[1] = load_word(ctx, remote_ip6[1]);
-	flow->server[2] = load_word(ctx, remote_ip6[2]);
-	flow->server[3] = load_word(ctx, remote_ip6[3]);
+	struct endpoint local, remote;
+
+	read_ends(ctx, &local, &remote);
+	set_flow(flow, &local, &remote);
 }
 
 /* In mode kubelet, the cgroup that this program is attached to has decided already. */
