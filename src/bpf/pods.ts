@@ -34,6 +34,7 @@ const nodeScope = 0n
 export function register(store: Store, registration: Registration): boolean {
   const { key, netns, addresses, assigned, primary, cgroup, pod, policy } = registration
   const { cookie } = netns
+  store.openForPod()
   const known = store.pods.get(cookie)
   // First of all, so that `unregister` looks for the other attachments even if the next write fails.
   if (known !== undefined) store.pods.set(cookie, { ...known, flags: known.flags | PodFlag.several })

@@ -73,6 +73,12 @@ export class Store implements Disposable {
     return this.#open(settingsMap)
   }
 
+  /** What a pod's registration touches. Who writes it must be able to take it back, also when descriptors run out. */
+  openForPod(): void {
+    const { attachments, cgroups, counters, listenerNext, pending, podAddrs, pods, rules } = this
+    void [attachments, cgroups, counters, listenerNext, pending, podAddrs, pods, rules]
+  }
+
   #open<K, V>(map: MapCodec<K, V> & { readonly name: string }): PinnedMap<K, V> {
     const known = this.#opened.get(map.name)
     if (known !== undefined) return known as PinnedMap<K, V>

@@ -5,17 +5,15 @@ import type { PodPolicy } from '../policy/pod.ts'
 import { decisionFor, podName } from './decision.ts'
 import { failure } from './failure.ts'
 import { podOf } from './request.ts'
-import { resultFor } from './run.ts'
 import type { AddRequest } from './types.ts'
 
-/** ADD: enroll the pod if the configuration asks for it, then hand prevResult on untouched. */
-export function add(request: AddRequest, log: Logger): object {
+/** ADD: enroll the pod if the configuration asks for it. */
+export function add(request: AddRequest, log: Logger): void {
   const decision = decisionFor(request)
   for (const message of [...request.warnings, ...decision.warnings]) log.warn(message)
   const { containerId, netns } = request
   if (decision.enroll) enrollPod(request, decision.policy)
   log.info(decision.enroll ? 'enrolled' : 'not enrolled', { containerId, netns, reason: decision.reason })
-  return resultFor(request)
 }
 
 function enrollPod(request: AddRequest, policy: PodPolicy): void {

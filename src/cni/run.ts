@@ -5,9 +5,9 @@ import { parseRequest } from './request.ts'
 import type { AddRequest, CheckRequest, CniRequest, DelRequest, GcRequest, StatusRequest } from './types.ts'
 import { isSupported, latestVersion, versionJson } from './version.ts'
 
-/** One per command. ADD returns the result to print; the others succeed in silence. */
+/** One per command. They succeed in silence: what ADD answers is known before. */
 export interface Handlers {
-  add(request: AddRequest): Promise<object>
+  add(request: AddRequest): Promise<void>
   del(request: DelRequest): Promise<void>
   check(request: CheckRequest): Promise<void>
   gc(request: GcRequest): Promise<void>
@@ -52,8 +52,11 @@ async function perform(handlers: Handlers, io: CniIo): Promise<Outcome> {
   try {
     if (commandOf(io.env) === 'VERSION') return { text: versionJson() }
     stdin = io.stdin()
-    const result = await dispatch(handlers, parseRequest(io.env, stdin))
-    return result === undefined ? {} : { text: encode(result) }
+    const request = parseRequest(io.env, stdin)
+    // First: a pod must not be enrolled by an ADD that then cannot answer.
+    const answer = request.command === 'ADD' ? { text: encode(resultFor(request)) } : {}
+    await dispatch(handlers, request)
+    return answer
   } catch (err) {
     const error = CniError.from(err)
     return { text: error.toJson(answerVersion(stdin)), error }
@@ -61,7 +64,7 @@ async function perform(handlers: Handlers, io: CniIo): Promise<Outcome> {
 }
 
 /** What ADD answers: prevResult as it came, in the version that was asked for. */
-export function resultFor({ config: { cniVersion, prevResult } }: AddRequest): object {
+function resultFor({ config: { cniVersion, prevResult } }: AddRequest): object {
   if (prevResult === undefined || prevResult === null) return { cniVersion }
   // A key keeps its place when it is set again.
   return Object.hasOwn(prevResult, 'cniVersion')
@@ -69,24 +72,20 @@ export function resultFor({ config: { cniVersion, prevResult } }: AddRequest): o
     : { cniVersion, ...prevResult }
 }
 
-async function dispatch(handlers: Handlers, request: CniRequest): Promise<object | undefined> {
+async function dispatch(handlers: Handlers, request: CniRequest): Promise<void> {
   switch (request.command) {
     case 'ADD':
-      return await handlers.add(request)
+      return handlers.add(request)
     case 'DEL':
-      await handlers.del(request)
-      return undefined
+      return handlers.del(request)
     case 'CHECK':
-      await handlers.check(request)
-      return undefined
+      return handlers.check(request)
     case 'GC':
-      await handlers.gc(request)
-      return undefined
+      return handlers.gc(request)
     case 'STATUS':
-      await handlers.status(request)
-      return undefined
+      return handlers.status(request)
     case 'VERSION':
-      return undefined
+      return
   }
 }
 

@@ -2,6 +2,7 @@
 /** Where pods are in the cgroup v2 tree. Directories are absolute and canonical, as `cgroup2Root` gives the root. */
 import { readFileSync, realpathSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path/posix'
+import { isAbsent } from './path.ts'
 
 /** The cgroup v2 mount: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid node. Undefined where there is none. */
 export function cgroup2Root(): string | undefined {
@@ -90,9 +91,9 @@ function podPaths(kubepods: string, podUid: string): string[] {
   )
 }
 
-/** systemd nests slices by their names: `a-b.slice` alone stands for `a.slice/a-b.slice`. */
+/** systemd nests slices by their names: `a-b.slice` alone stands for `a.slice/a-b.slice`. No name has more than 255 bytes. */
 function expandSlice(path: string): string {
-  const [, name] = /^\/?([^/]+)\.slice$/.exec(path) ?? []
+  const [, name] = /^\/?([^/]{1,255})\.slice$/.exec(path) ?? []
   if (name === undefined) return path
   const parts = name.split('-')
   return parts.map((_, i) => `${parts.slice(0, i + 1).join('-')}.slice`).join('/')
@@ -106,9 +107,6 @@ function firstCgroup(root: string, paths: readonly string[]): string | undefined
   return undefined
 }
 
-/** Codes for "there is no such directory". */
-const absentCodes: readonly unknown[] = ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG']
-
 /** A directory strictly below the root, reached without `..` and links. */
 function existingCgroup(root: string, path: string): string | undefined {
   if (path.includes('\0') || path.split('/').includes('..')) return undefined
@@ -117,7 +115,7 @@ function existingCgroup(root: string, path: string): string | undefined {
     // One call tells that it is there, a directory (the dot), and no link.
     return dir !== root && realpathSync.native(`${dir}/.`) === dir ? dir : undefined
   } catch (err) {
-    if (absentCodes.includes((err as NodeJS.ErrnoException).code)) return undefined
+    if (isAbsent(err)) return undefined
     throw err
   }
 }

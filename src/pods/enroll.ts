@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Makes a pod part of the mesh on this node: netns, cgroup, maps and link together. */
-import { existsSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path/posix'
 import { canonicalAddress, isIpv4 } from '../address.ts'
 import { attachGuard } from '../bpf/guard.ts'
@@ -11,6 +10,7 @@ import { Store } from '../bpf/store.ts'
 import { pinPaths } from '../linux/bpffs.ts'
 import { cgroup2Root, cgroupId, cgroupLevel, findPodCgroup } from '../linux/cgroup.ts'
 import { hostNetnsIdentity, isSameNetns, Netns } from '../linux/netns.ts'
+import { isThere, removeFile } from '../linux/path.ts'
 import type { InterfaceAddress } from '../linux/rtnetlink.ts'
 import { SystemError } from '../native.ts'
 import { RemedyError } from '../remedy.ts'
@@ -95,11 +95,11 @@ function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs:
   const pinPath = linkPin(bpffs, key)
   // To look for attachments of the same netns is to read all of the node.
   const links = wasKnown ? attachmentsOf(store, cookie).map(([other]) => linkPin(bpffs, other)) : []
-  const live = links.find((link) => existsSync(link) && isInboundAlive(link, netns.identity.ino))
+  const live = links.find((link) => isThere(link) && isInboundAlive(link, netns.identity.ino))
   const program = { cookie, mode: modeOf(policy), mapsDir }
   if (live !== undefined) upgradeInbound({ ...program, pinPath: live })
   else {
-    rmSync(pinPath, { force: true })
+    removeFile(pinPath)
     attachInbound({ ...program, netnsFd: netns.fd, pinPath })
   }
 }
@@ -113,7 +113,7 @@ function guard(
   bpffs: string,
 ) {
   const { key } = request
-  for (const pin of guardPins(bpffs, key)) rmSync(pin)
+  for (const pin of guardPins(bpffs, key)) removeFile(pin)
   const outside = found.filter(({ internal }) => !internal)
   const own = outside.filter(({ ifname }) => ifname === key.ifname)
   attachGuard({

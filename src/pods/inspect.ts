@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { existsSync, readdirSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path/posix'
 import { canonicalAddress } from '../address.ts'
 import { isInboundAlive } from '../bpf/inbound.ts'
@@ -7,6 +7,7 @@ import { readLinkPin } from '../bpf/link.ts'
 import { type AttachmentKey, attachmentsOf } from '../bpf/pods.ts'
 import { Store } from '../bpf/store.ts'
 import { pinPaths } from '../linux/bpffs.ts'
+import { isThere } from '../linux/path.ts'
 import { openNetns } from './enroll.ts'
 import { requireLoaded } from './loaded.ts'
 import { linkPin } from './withdraw.ts'
@@ -39,7 +40,7 @@ export function inspect(
 
 function hasLiveInbound(store: Store, cookie: bigint, ino: bigint, bpffs: string): boolean {
   const pins = attachmentsOf(store, cookie).map(([key]) => linkPin(bpffs, key))
-  return pins.some((pin) => existsSync(pin) && isInboundAlive(pin, ino))
+  return pins.some((pin) => isThere(pin) && isInboundAlive(pin, ino))
 }
 
 /** Names of the node-wide links whose cgroup is gone. */

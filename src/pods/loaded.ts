@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Are the programs there? A pod that is enrolled while they are not would talk past the mesh. */
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path/posix'
 import { readLinkPin } from '../bpf/link.ts'
 import { requireSettings } from '../bpf/pods.ts'
 import { Store } from '../bpf/store.ts'
 import { isBpffs, pinPaths } from '../linux/bpffs.ts'
+import { isThere } from '../linux/path.ts'
 import { RemedyError } from '../remedy.ts'
 
 const remedy = 'run "ambridge load" on this node (the ambridge agent does it)'
@@ -16,8 +17,7 @@ const indispensable = ['connect4', 'connect6', 'sockops']
 /** Throws RemedyError unless the programs are loaded below `bpffs`, and attached to cgroups that are there. */
 export function requireLoaded(bpffs: string): void {
   const { maps, links } = pinPaths(bpffs)
-  // Not existsSync: who may not look must not be told that nothing is there.
-  if (statSync(join(maps, 'settings'), { throwIfNoEntry: false }) === undefined) throw notLoaded(bpffs)
+  if (!isThere(join(maps, 'settings'))) throw notLoaded(bpffs)
   using store = new Store(maps)
   if (requireSettings(store).objects === 0) {
     throw new RemedyError(`the eBPF programs in ${bpffs} are loaded in part`, remedy)

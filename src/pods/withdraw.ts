@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Takes a pod out of the mesh on this node: maps and link. Works when netns, programs and bpffs are gone. */
-import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { readdirSync, renameSync } from 'node:fs'
 import { join } from 'node:path/posix'
 import { type AttachmentKey, unregister } from '../bpf/pods.ts'
 import { Store } from '../bpf/store.ts'
 import { attachmentPinName, parseAttachmentPinName, pinPaths } from '../linux/bpffs.ts'
 import { Netns } from '../linux/netns.ts'
+import { isThere, removeFile } from '../linux/path.ts'
 
 /** Idempotent; needs neither the netns nor the programs. */
 export function withdraw(key: AttachmentKey, bpffs: string, netnsPath?: string): void {
-  if (!existsSync(join(pinPaths(bpffs).maps, 'attachments'))) return
+  if (!isLoaded(bpffs)) return
   using netns = openIfThere(netnsPath)
   netns?.lock()
   using store = new Store(pinPaths(bpffs).maps)
   withdrawFrom(store, key, bpffs)
+}
+
+function isLoaded(bpffs: string): boolean {
+  return isThere(join(pinPaths(bpffs).maps, 'attachments'))
 }
 
 function openIfThere(path: string | undefined): Netns | undefined {
@@ -30,16 +35,16 @@ export function withdrawFrom(store: Store, key: AttachmentKey, bpffs: string): v
   const heir = unregister(store, key)
   const pinPath = linkPin(bpffs, key)
   // The link belongs to the netns: it goes with its last attachment.
-  if (heir !== undefined && existsSync(pinPath)) renameSync(pinPath, linkPin(bpffs, heir))
-  else rmSync(pinPath, { force: true })
-  for (const pin of guardPins(bpffs, key)) rmSync(pin, { force: true })
+  if (heir !== undefined && isThere(pinPath)) renameSync(pinPath, linkPin(bpffs, heir))
+  else removeFile(pinPath)
+  for (const pin of guardPins(bpffs, key)) removeFile(pin)
 }
 
 /** Of the interfaces that an attachment has guarded. */
 export function guardPins(bpffs: string, { containerId, ifname }: AttachmentKey): string[] {
   const { guard } = pinPaths(bpffs)
   const name = attachmentPinName(containerId, ifname)
-  if (!existsSync(guard)) return []
+  if (!isThere(guard)) return []
   return readdirSync(guard)
     .filter((pin) => pin.replace(/@\d+$/, '') === name)
     .map((pin) => join(guard, pin))
@@ -52,7 +57,7 @@ export function guardPin(bpffs: string, { containerId, ifname }: AttachmentKey, 
 /** Withdraws every attachment that is not valid. Goes on after a failure; returns what failed. */
 export function withdrawOthers(valid: readonly AttachmentKey[], bpffs: string): unknown[] {
   const { maps, netns: pins } = pinPaths(bpffs)
-  if (!existsSync(maps)) return []
+  if (!isLoaded(bpffs)) return []
   const name = ({ containerId, ifname }: AttachmentKey) => attachmentPinName(containerId, ifname)
   const kept = new Set(valid.map(name))
   using store = new Store(maps)

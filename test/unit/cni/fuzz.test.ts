@@ -5,122 +5,13 @@ import type { Env } from '../../../src/cni/env.ts'
 import { CniError } from '../../../src/cni/errors.ts'
 import type { Handlers } from '../../../src/cni/run.ts'
 import { PolicyError } from '../../../src/policy/error.ts'
-import { type Answer, commands, envFor, netConf, runInProcess, versions } from './support.ts'
+import { envs, stdins } from './arbitraries.ts'
+import { type Answer, commands, envFor, netConf, runInProcess } from './support.ts'
 
 const numRuns = Number(process.env['FUZZ_RUNS'] ?? 2000)
 const timeout = 60_000 + 5 * numRuns
 /** Far above what a run takes; what hangs or grows without bound is above it. */
 const patienceMs = 5_000
-
-/** Mostly a value that makes sense. */
-function mostly<T>(right: fc.Arbitrary<T>): fc.Arbitrary<unknown> {
-  return fc.oneof({ weight: 9, arbitrary: right }, { weight: 1, arbitrary: fc.jsonValue({ maxDepth: 2 }) })
-}
-
-const names = fc.array(fc.constantFrom('shop', 'kube-system', ''), { maxLength: 3 })
-const path = fc.constantFrom('/a', 'a', '', '/run/x.sock')
-const attachments = fc.array(mostly(fc.record({ containerID: fc.string(), ifname: fc.string() })), {
-  maxLength: 3,
-})
-const prevResult = fc.record(
-  {
-    cniVersion: mostly(fc.constantFrom(...versions)),
-    interfaces: mostly(fc.array(fc.record({ name: fc.string(), sandbox: fc.string() }))),
-    ips: mostly(fc.array(fc.record({ address: fc.ipV4(), interface: fc.integer() }))),
-  },
-  { requiredKeys: [] },
-)
-const near = fc.record(
-  {
-    cniVersion: mostly(fc.constantFrom(...versions, '0.2.0')),
-    name: mostly(fc.constant('pods')),
-    type: mostly(fc.constant('ambridge')),
-    mode: mostly(fc.constantFrom('ambient', 'ambient-shared', 'sidecar')),
-    enrollment: mostly(
-      fc.record(
-        {
-          source: mostly(fc.constantFrom('agent', 'static')),
-          all: mostly(fc.boolean()),
-          namespaces: mostly(names),
-        },
-        { requiredKeys: [] },
-      ),
-    ),
-    proxyIdentity: mostly(fc.constantFrom('cgroup', 'mark')),
-    dnsCapture: mostly(fc.boolean()),
-    egressGuard: mostly(fc.boolean()),
-    sidecar: mostly(fc.record({ proxyUid: mostly(fc.nat()) }, { requiredKeys: [] })),
-    excludeNamespaces: mostly(names),
-    logLevel: mostly(fc.constantFrom('error', 'warn', 'info', 'debug')),
-    logFile: mostly(path),
-    bpffs: mostly(path),
-    capabilities: mostly(fc.dictionary(fc.string(), fc.boolean())),
-    runtimeConfig: mostly(
-      fc.record({ 'io.kubernetes.cri.pod-annotations': mostly(fc.dictionary(fc.string(), fc.string())) }),
-    ),
-    prevResult: mostly(prevResult),
-    'cni.dev/valid-attachments': mostly(attachments),
-    'cni.dev/attachments': mostly(attachments),
-  },
-  { requiredKeys: ['cniVersion', 'name', 'type'] },
-)
-
-/** A text with some of it removed, doubled or replaced. */
-const mutated = fc
-  .tuple(
-    near.map((config) => JSON.stringify(config)),
-    fc.nat(),
-    fc.nat({ max: 20 }),
-    fc.oneof(
-      fc.constantFrom(
-        '',
-        '{',
-        '}',
-        '[',
-        ']',
-        '"',
-        ',',
-        ':',
-        '\\',
-        '\u0000',
-        '1e999',
-        '-',
-        'null',
-        '"__proto__":',
-      ),
-      fc.string({ unit: 'binary', maxLength: 5 }),
-    ),
-  )
-  .map(([text, at, length, insert]) => {
-    const from = at % (text.length + 1)
-    return text.slice(0, from) + insert + text.slice(from + length)
-  })
-
-const bytes = fc.uint8Array({ maxLength: 300 }).map((raw) => Buffer.from(raw).toString('utf8'))
-const deep = fc
-  .tuple(fc.constantFrom('[', '{"a":', '{"prevResult":{"a":['), fc.nat({ max: 20_000 }))
-  .map(([open, depth]) => open.repeat(depth))
-const stdins = fc.oneof(
-  { weight: 5, arbitrary: near.map((config) => JSON.stringify(config)) },
-  { weight: 5, arbitrary: mutated },
-  { weight: 2, arbitrary: bytes },
-  { weight: 1, arbitrary: deep },
-)
-
-const variable = fc.oneof(fc.string({ unit: 'binary' }), fc.constant(undefined))
-const envs: fc.Arbitrary<Env> = fc.oneof(
-  { weight: 4, arbitrary: fc.constantFrom(...commands).map((command) => envFor(command)) },
-  {
-    weight: 1,
-    arbitrary: fc
-      .tuple(
-        fc.constantFrom(...commands, 'ADDD', ''),
-        fc.constantFrom('CNI_CONTAINERID', 'CNI_NETNS', 'CNI_IFNAME', 'CNI_PATH', 'CNI_ARGS', 'CNI_COMMAND'),
-        variable,
-      )
-      .map(([command, name, value]) => envFor(command, { [name]: value })),
-  },
-)
 
 const throwable = fc.oneof(
   fc.anything(),
@@ -168,7 +59,7 @@ test('whatever comes in, one JSON document or nothing goes out, and the exit cod
   let succeeded = 0
   let failed = 0
   await fc.assert(
-    fc.asyncProperty(envs, stdins, async (env, stdin) => {
+    fc.asyncProperty(envs(envFor), stdins(['/a', 'a', '', '/run/x.sock']), async (env, stdin) => {
       const answer = await answerInTime(env, stdin)
       expectWellFormed(answer)
       const command = env['CNI_COMMAND']

@@ -88,12 +88,16 @@ test('a handler that throws before it returns a promise is no exception', async 
   expect(await failure(envFor('DEL'), netConf(), { del })).toMatchObject({ code: 999, msg: 'at once' })
 })
 
-test('a result that cannot be written as JSON is an error', async () => {
-  const circular: Record<string, unknown> = {}
-  circular['self'] = circular
-  const error = await failure(envFor('ADD'), netConf(), { add: async () => circular })
-  expect(error).toMatchObject({ code: 999, msg: 'cannot write the result as JSON' })
-  expect(error.details).toContain('circular')
+test('a result that cannot be written as JSON is an error before anything is done', async () => {
+  const nested = `${'['.repeat(100_000)}${']'.repeat(100_000)}`
+  const conf = JSON.stringify(netConf({ prevResult: { deep: 0 } })).replace('"deep":0', `"deep":${nested}`)
+  const { code, stdout, requests } = await runInProcess(envFor('ADD'), conf)
+  expect({ code, requests }).toEqual({ code: 1, requests: [] })
+  expect(JSON.parse(stdout)).toMatchObject({
+    code: 999,
+    msg: 'cannot write the result as JSON',
+    details: expect.stringContaining('call stack'),
+  })
 })
 
 /** runCni with a single fake broken. */
@@ -105,7 +109,7 @@ async function broken(
   const logged: string[] = []
   const nothing = async () => undefined
   const code = await runCni(
-    { add: async () => ({}), del: nothing, check: nothing, gc: nothing, status: nothing },
+    { add: nothing, del: nothing, check: nothing, gc: nothing, status: nothing },
     {
       env: envFor(command),
       stdin: () => JSON.stringify(netConf()),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Env } from '../../../src/cni/env.ts'
 import type { CniError } from '../../../src/cni/errors.ts'
-import { type Handlers, resultFor, runCni } from '../../../src/cni/run.ts'
+import { type Handlers, runCni } from '../../../src/cni/run.ts'
 import type { CniRequest, ErrorObject } from '../../../src/cni/types.ts'
 
 export const versions = ['0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0']
@@ -46,12 +46,8 @@ export async function runInProcess(
   const errors: CniError[] = []
   const written: string[] = []
   const remember = async (request: CniRequest): Promise<void> => void requests.push(request)
-  const add: Handlers['add'] = async (request) => {
-    requests.push(request)
-    return resultFor(request)
-  }
   const code = await runCni(
-    { add, del: remember, check: remember, gc: remember, status: remember, ...handlers },
+    { add: remember, del: remember, check: remember, gc: remember, status: remember, ...handlers },
     {
       env,
       stdin: () => (typeof stdin === 'string' ? stdin : JSON.stringify(stdin)),
