@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `npm run bench -- [suite...] [--json] [--runs N]`: measures the bars that the project sets itself. */
+import { loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
+import { add } from './add.ts'
+import { hooks } from './hooks.ts'
+import { memory } from './memory.ts'
+import { path } from './path.ts'
+import { pods } from './pods.ts'
 import { startup } from './startup.ts'
 import { type Row, type Suite, table } from './stats.ts'
 
-const suites: readonly Suite[] = [startup]
+const suites: readonly Suite[] = [startup, add, pods, hooks, path, memory]
 
 interface Options {
   readonly chosen: readonly Suite[]
@@ -32,8 +38,12 @@ function suiteNamed(name: string): Suite {
 
 async function bench({ chosen, json, runs }: Options): Promise<void> {
   const rows: Row[] = []
+  const say = (line: string) => void process.stderr.write(`${line}\n`)
   for (const suite of chosen) {
-    rows.push(...(await suite.run({ runs, say: (line) => process.stderr.write(`${line}\n`) })))
+    const begin = performance.now()
+    rows.push(...(await suite.run({ runs, say })))
+    const seconds = (performance.now() - begin) / 1000
+    say(`${suite.name}: ${seconds.toFixed(0)} s, load average ${loadavg()[0]?.toFixed(1)}`)
   }
   process.stdout.write(json ? `${JSON.stringify(rows, null, 2)}\n` : table(rows))
 }

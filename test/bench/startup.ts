@@ -5,18 +5,16 @@ import { spawnSync } from 'node:child_process'
 import { closeSync, existsSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { register } from '../../src/bpf/pods.ts'
-import { Store } from '../../src/bpf/store.ts'
 import { Cgroup } from '../support/cgroup.ts'
-import { own, registerCleanup } from '../support/cleanup.ts'
-import { run, tryRun } from '../support/exec.ts'
+import { registerCleanup } from '../support/cleanup.ts'
+import { tryRun } from '../support/exec.ts'
 import { Netns } from '../support/netns.ts'
+import { install } from './installed.ts'
 import { type Measure, race, type Suite, type SuiteOptions } from './stats.ts'
 
 const root = resolve(import.meta.dirname, '../..')
 const built = join(root, 'dist/ambridge')
 const node = join(root, `node_modules/node-linux-${process.arch}/bin/node`)
-const crowd = 1000
 const podAddress = '10.98.0.2/24'
 
 interface Command {
@@ -45,30 +43,12 @@ export const startup: Suite = {
     const version = { file: plugin.file, env: { CNI_COMMAND: 'VERSION' } }
     const versionGoal = { id: 'startup/version', unit: 'ms', target: 1.1 }
     const rows = [await race(versionGoal, timing(version), timing(nothing), rounds)]
-    await using alone = await addCommand(plugin.file, 0, say)
+    await using alone = await addCommand(plugin.file, say)
     if (alone === undefined) return rows
     const goal = { id: 'startup/add', unit: 'ms', target: 1.25 }
     rows.push(await race(goal, timingAdd(alone), timing(nothing), rounds))
-    await using crowded = await addCommand(plugin.file, crowd, say)
-    if (crowded === undefined) return rows
-    const crowdedGoal = { id: `startup/add-${crowd}-pods`, unit: 'ms', target: 1.1 }
-    rows.push(await race(crowdedGoal, timingAdd(crowded), timingAdd(alone), rounds))
     return rows
   },
-}
-
-interface Plugin extends AsyncDisposable {
-  readonly file: string
-}
-
-/** Native files beside the executable, as `ambridge install` puts them: they need not be copied at each start. */
-async function install(): Promise<Plugin> {
-  const dir = mkdtempSync(join(tmpdir(), 'ambridge-bench-'))
-  const remove = own({ kind: 'dir', path: dir })
-  const conflist = { cniVersion: '1.1.0', name: 'bench', plugins: [{ type: 'bridge' }] }
-  writeFileSync(join(dir, 'bench.conflist'), JSON.stringify(conflist))
-  await run(built, ['install', '--bin-dir', dir, '--conf-dir', dir])
-  return { file: join(dir, 'ambridge'), [Symbol.asyncDispose]: remove }
 }
 
 /** ADD alone: what it did is taken back each time. */
@@ -83,14 +63,9 @@ function timingAdd({ add, del }: AddCommand): Measure {
 let prepared = 0
 
 /**
- * ADD with static enrollment on a node where so many other pods are registered: netns, cgroup and programs are the
- * benchmark's own. Undefined where the programs cannot be loaded.
+ * ADD with static enrollment: netns, cgroup and programs are the benchmark's own. Undefined where the programs cannot be loaded.
  */
-async function addCommand(
-  executable: string,
-  others: number,
-  say: SuiteOptions['say'],
-): Promise<AddCommand | undefined> {
+async function addCommand(executable: string, say: SuiteOptions['say']): Promise<AddCommand | undefined> {
   await using made = new AsyncDisposableStack()
   const cgroup = made.use(Cgroup.create())
   const bpffs = `/sys/fs/bpf/ambridge-bench-${process.pid}-${++prepared}`
@@ -100,7 +75,6 @@ async function addCommand(
     say(`startup/add left out, no programs to enroll with: ${stderr.split('\n')[0]}`)
     return undefined
   }
-  registerOthers(bpffs, others)
   const netns = made.use(await podNetns())
   const folder = mkdtempSync(join(tmpdir(), 'ambridge-bench-'))
   made.defer(() => rmSync(folder, { recursive: true }))
@@ -109,24 +83,6 @@ async function addCommand(
   const command = (name: string): Command => ({ file: executable, env: attachment(name, netns.path), stdin })
   const owned = made.move()
   return { add: command('ADD'), del: command('DEL'), [Symbol.asyncDispose]: () => owned.disposeAsync() }
-}
-
-/** In the maps alone: netns of theirs would cost the machine a lot, and ADD of another pod never looks at them. */
-function registerOthers(bpffs: string, count: number): void {
-  using store = new Store(join(bpffs, 'maps'))
-  for (let i = 0; i < count; i++) {
-    const ipv4 = `10.97.${i >> 8}.${i & 255}`
-    register(store, {
-      key: { containerId: `other-${i}`, ifname: 'eth0' },
-      netns: { cookie: (1n << 60n) + BigInt(i), dev: 4n, ino: BigInt(i) },
-
-      addresses: [ipv4],
-      assigned: [ipv4],
-      primary: { ipv4, ipv6: '' },
-      pod: { uid: '', namespace: 'bench', name: `other-${i}` },
-      policy: { mode: 'ambient', dnsCapture: true, bypassInbound: false, egressGuard: false },
-    })
-  }
 }
 
 async function podNetns(): Promise<Netns> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Rows of benchmark results: two contenders, measured in turns in one run, so that a busy machine slows both. */
+/** Rows of benchmark results. Contenders are measured in turns in one run, so that a busy machine slows all of them. */
 
 export interface Spread {
   readonly min: number
@@ -12,10 +12,12 @@ export interface Row {
   /** A rate when it ends in "/s": then more is better. */
   readonly unit: string
   readonly ours: Spread
-  readonly reference: Spread
+  /** null: there is nothing to compare with. */
+  readonly reference: Spread | null
   /** Median of ours/reference over the pairs. */
-  readonly ratio: number
-  readonly target: number
+  readonly ratio: number | null
+  /** Bounds the ratio, or the median of ours where there is none. null: for information. */
+  readonly target: number | null
   /** Pairs measured. */
   readonly runs: number
 }
@@ -42,6 +44,20 @@ export interface Rounds {
   readonly warmups: number
 }
 
+/** Measures one thing or several; the values by name. */
+export type Step = () => Promise<Readonly<Record<string, number>>>
+
+export interface Turns extends Rounds {
+  /** No round begins after that time; one is made in any case. */
+  readonly budgetMs: number
+}
+
+/** Of one name, the values of all rounds. Throws for a name that nothing has measured. */
+export type Samples = (name: string) => readonly number[]
+
+/** What a suite may take, so that all of it stays within a minute. */
+export const budgetMs = 40_000
+
 /** Runs both in turns, A B A B. */
 export async function race(goal: Goal, ours: Measure, reference: Measure, rounds: Rounds): Promise<Row> {
   const pairs: [number, number][] = []
@@ -49,15 +65,47 @@ export async function race(goal: Goal, ours: Measure, reference: Measure, rounds
     const pair: [number, number] = [await ours(), await reference()]
     if (i >= 0) pairs.push(pair)
   }
-  return {
-    id: goal.id,
-    unit: goal.unit,
-    ours: spread(pairs.map(([our]) => our)),
-    reference: spread(pairs.map(([, theirs]) => theirs)),
-    ratio: median(pairs.map(([our, theirs]) => our / theirs)),
-    target: goal.target,
-    runs: pairs.length,
+  return compare(
+    goal,
+    pairs.map(([our]) => our),
+    pairs.map(([, theirs]) => theirs),
+  )
+}
+
+/** All steps in each round; another one goes first each time, so that none always follows the same other. */
+export async function takeTurns(
+  steps: readonly Step[],
+  { runs, warmups, budgetMs }: Turns,
+): Promise<Samples> {
+  const values = new Map<string, number[]>()
+  const deadline = performance.now() + budgetMs
+  for (let i = -warmups; i < runs && (i < 1 || performance.now() < deadline); i++) {
+    for (const step of rotate(steps, i + warmups)) {
+      const measured = Object.entries(await step())
+      if (i >= 0) for (const [name, value] of measured) values.set(name, [...(values.get(name) ?? []), value])
+    }
   }
+  return (name) => {
+    const found = values.get(name)
+    if (found === undefined) throw new RangeError(`nothing has measured ${name}`)
+    return found
+  }
+}
+
+function rotate<T>(items: readonly T[], by: number): T[] {
+  const at = by % items.length
+  return [...items.slice(at), ...items.slice(0, at)]
+}
+
+/** Round n of both makes a pair. */
+export function compare(goal: Goal, ours: readonly number[], reference: readonly number[]): Row {
+  const ratio = median(ours.map((our, i) => our / (reference[i] ?? Number.NaN)))
+  return { ...goal, ours: spread(ours), reference: spread(reference), ratio, runs: ours.length }
+}
+
+/** A row that stands alone. */
+export function measured(goal: Goal, ours: readonly number[]): Row {
+  return { ...goal, ours: spread(ours), reference: null, ratio: null, runs: ours.length }
 }
 
 export function spread(values: readonly number[]): Spread {
@@ -72,8 +120,19 @@ export function median(values: readonly number[]): number {
   return middle.reduce((sum, value) => sum + value, 0) / middle.length
 }
 
-export function meetsTarget({ unit, ratio, target }: Row): boolean {
-  return unit.endsWith('/s') ? ratio >= target : ratio <= target
+export function isRate({ unit }: Pick<Row, 'unit'>): boolean {
+  return unit.endsWith('/s')
+}
+
+/** What the target bounds. */
+export function outcome({ ratio, ours }: Pick<Row, 'ratio' | 'ours'>): number {
+  return ratio ?? ours.median
+}
+
+/** True without a target. */
+export function meetsTarget(row: Row): boolean {
+  if (row.target === null) return true
+  return isRate(row) ? outcome(row) >= row.target : outcome(row) <= row.target
 }
 
 const heading = ['id', 'unit', 'ours', 'reference', 'ratio', 'target', 'runs', '']
@@ -90,12 +149,19 @@ function padded(line: readonly string[], widths: readonly number[]): string {
 }
 
 function cells(row: Row): string[] {
-  const { id, unit, ours, reference, ratio, target, runs } = row
-  const bound = `${unit.endsWith('/s') ? '>=' : '<='} ${target.toFixed(2)}`
-  const mark = meetsTarget(row) ? 'pass' : 'short of target'
-  return [id, unit, shown(ours), shown(reference), ratio.toFixed(3), bound, String(runs), mark]
+  const { id, unit, ours, reference, ratio, runs } = row
+  const [bound, mark] = verdict(row)
+  return [id, unit, shown(ours), shown(reference), ratio?.toFixed(3) ?? '-', bound, String(runs), mark]
 }
 
-function shown({ min, median, max }: Spread): string {
-  return [min, median, max].map((value) => value.toFixed(1)).join(' / ')
+function shown(values: Spread | null): string {
+  if (values === null) return '-'
+  return [values.min, values.median, values.max].map((value) => value.toFixed(1)).join(' / ')
+}
+
+/** The bound, and whether it is kept. */
+function verdict(row: Row): [string, string] {
+  if (row.target === null) return ['-', '']
+  const mark = meetsTarget(row) ? 'pass' : 'short of target'
+  return [`${isRate(row) ? '>=' : '<='} ${row.target.toFixed(2)}`, mark]
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The stand-in for ztunnel and the test client, without a redirector: what they do by themselves in plain network namespaces. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { redirectAsIstio } from '../support/istio-rules.ts'
 import { type LanHost, lan, type SmallLan } from '../support/netns.ts'
 import { type ConnectResult, connect, queryDns, SockClient, SockServer, sock } from '../support/sock.ts'
 import { ZtunnelStandin } from '../support/standin.ts'
@@ -104,14 +105,7 @@ test('without an original destination 15001 dials itself once, and 15006 nothing
 
 describe('with the iptables rules of Istio', () => {
   beforeAll(async () => {
-    await pod.netns.run('iptables-restore', ['--noflush'], { input: istioRules('! -d 127.0.0.1/32') })
-    await pod.netns.run('ip6tables-restore', ['--noflush'], { input: istioRules('! -d ::1/128') })
-    await pod.netns.ip([
-      'rule add fwmark 0x111/0xfff lookup 100',
-      'route add local 0.0.0.0/0 dev lo table 100',
-      'route add local ::/0 dev lo table 100',
-    ])
-    await pod.netns.run('ip', ['-6', 'rule', 'add', 'fwmark', '0x111/0xfff', 'lookup', '100'])
+    await redirectAsIstio(pod.netns)
   })
 
   test.each(['ipv4', 'ipv6'] as const)('outbound goes to where the app wanted: %s', async (family) => {
@@ -255,22 +249,4 @@ function ipOf(endpoint = ''): string {
 /** From the client through the pod's 15008. */
 function hbone(family: 'ipv4' | 'ipv6', to: string): Promise<ConnectResult> {
   return connect({ netns: client.netns }, pod[family], 15008, ['--hbone', to])
-}
-
-/** What istio-cni writes into a pod for in-pod redirection, as iptables-restore reads it. */
-function istioRules(elsewhere: string): string {
-  const unmarked = '-m mark ! --mark 0x539/0xfff'
-  return `*mangle
--A PREROUTING -m mark --mark 0x539/0xfff -j CONNMARK --set-xmark 0x111/0xfff
--A OUTPUT -m connmark --mark 0x111/0xfff -j CONNMARK --restore-mark
-COMMIT
-*nat
--A PREROUTING ${elsewhere} -p tcp ! --dport 15008 ${unmarked} -j REDIRECT --to-ports 15006
--A OUTPUT ! -o lo -p udp --dport 53 ${unmarked} -j REDIRECT --to-ports 15053
--A OUTPUT ${elsewhere} -p tcp --dport 53 ${unmarked} -j REDIRECT --to-ports 15053
--A OUTPUT -p tcp -m mark --mark 0x111/0xfff -j ACCEPT
--A OUTPUT ${elsewhere} -o lo -j ACCEPT
--A OUTPUT ${elsewhere} -p tcp ${unmarked} -j REDIRECT --to-ports 15001
-COMMIT
-`
 }
