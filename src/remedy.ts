@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** What has to change: the state of the node (trying again later may do), or what the caller passed. */
-export type RemedyKind = 'state' | 'environment' | 'own-netns'
+/**
+ * What has to change: the state of the node (trying again later may do; impaired: pods that run already suffer, too), or what
+ * the caller passed.
+ */
+export type RemedyKind = 'state' | 'impaired' | 'environment' | 'own-netns'
 
 /** `message`: what could not be done, and why. `remedy`: what to do next. */
 export class RemedyError extends Error {

@@ -17,7 +17,7 @@ export function failure(what: string, cause: unknown): CniError {
 
 function remediable(what: string, cause: RemedyError): CniError {
   const { kind, message, remedy } = cause
-  if (kind === 'state')
+  if (kind === 'state' || kind === 'impaired')
     return new CniError(CniCode.tryAgain, what, { details: `${message}; ${remedy}`, cause })
   const code = kind === 'own-netns' ? CniCode.invalidNetns : CniCode.invalidEnvironment
   return new CniError(code, `invalid CNI_NETNS: ${message}`, { details: remedy, cause })

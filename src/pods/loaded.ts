@@ -14,10 +14,18 @@ const remedy = 'run "ambridge load" on this node (the ambridge agent does it)'
 /** Without any of these, connections of a pod leave uncaptured. */
 const indispensable = ['connect4', 'connect6', 'sockops']
 
-/** Throws RemedyError unless the programs are loaded below `bpffs`, and attached to cgroups that are there. */
+/** Whether `ambridge load` ran at all since the node booted. */
+export function isLoaded(bpffs: string): boolean {
+  return isThere(join(pinPaths(bpffs).maps, 'settings'))
+}
+
+/**
+ * Throws RemedyError unless the programs are loaded below `bpffs`, and attached to cgroups that are there; `impaired`: when
+ * they were, and the pods that are enrolled now talk past the mesh.
+ */
 export function requireLoaded(bpffs: string): void {
   const { maps, links } = pinPaths(bpffs)
-  if (!isThere(join(maps, 'settings'))) throw notLoaded(bpffs)
+  if (!isLoaded(bpffs)) throw notLoaded(bpffs)
   using store = new Store(maps)
   if (requireSettings(store).objects === 0) {
     throw new RemedyError(`the eBPF programs in ${bpffs} are loaded in part`, remedy)
@@ -26,7 +34,8 @@ export function requireLoaded(bpffs: string): void {
   for (const program of indispensable) {
     const pins = names.filter((name) => name.startsWith(`${program}-`))
     if (pins.some((name) => readLinkPin(join(links, name)).alive)) continue
-    throw new RemedyError(`eBPF program ${program} is attached to no cgroup that is there`, remedy)
+    const message = `eBPF program ${program} is attached to no cgroup that is there`
+    throw new RemedyError(message, remedy, { kind: 'impaired' })
   }
 }
 

@@ -8,7 +8,7 @@ import { captureHooks, proxyHooks } from '../../installer/programs/hooks.ts'
 import type { Step } from '../../installer/programs/report.ts'
 import type { Status } from '../../installer/programs/status.ts'
 import { Store } from '../../src/bpf/store.ts'
-import { ambridge, ambridgeJson, ambridgePath, cni, tryAmbridge } from '../support/ambridge.ts'
+import { ambridge, ambridgeJson, ambridgePath, cni, tryAmbridge, tryCni } from '../support/ambridge.ts'
 import { Cgroup, cgroup2Root } from '../support/cgroup.ts'
 import { own } from '../support/cleanup.ts'
 import { run, startDaemon, tryRun } from '../support/exec.ts'
@@ -312,6 +312,12 @@ describe('status', () => {
     const { links } = await status()
     expect(links.map(({ alive }) => alive)).toEqual(captureHooks.map(() => false))
     expect(await ambridge(['status', ...pins()])).toContain('a cgroup that is gone: SEVERED')
+    const enrollment = { source: 'static', all: true }
+    const conf = { cniVersion: '1.1.0', name: 'pods', type: 'ambridge', bpffs, enrollment }
+    expect((await tryCni('STATUS', { conf })).output).toMatchObject({
+      code: 51,
+      msg: 'eBPF program connect4 is attached to no cgroup that is there',
+    })
     const again = cgroup.child('doomed')
     await load('--cgroup', again.dir)
     expect(await attachedTo()).toEqual(hooksOn(again.dir, captureHooks).sort())

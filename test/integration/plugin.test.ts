@@ -134,6 +134,11 @@ describe('versions', () => {
     expect(await raw('STATUS', JSON.stringify(call({ cniVersion: '1.1.0' }).conf))).toBe('')
   })
 
+  test('[1.1.0] STATUS does not keep a node from starting the agent that is to load the programs', async () => {
+    const conf = { ...call({ cniVersion: '1.1.0' }).conf, bpffs: '/sys/fs/bpf/ambt-not-there' }
+    expect(await raw('STATUS', JSON.stringify({ ...conf, enrollment: { source: 'agent' } }))).toBe('')
+  })
+
   test.for(['cni.dev/valid-attachments', 'cni.dev/attachments'])(
     '[1.1.0] GC takes back what the list %s does not have',
     async (key) => {
