@@ -276,6 +276,19 @@ static __always_inline void count(__u64 netns, enum outcome outcome)
 		*counter += 1; /* per CPU */
 }
 
+/* A socket that is bound to eth0 does not get what comes over lo. Returns whether it was bound: the route of
+ * a datagram that is being sent is bound then, too, and does not lead to lo.
+ */
+static __always_inline bool unbind_device(struct bpf_sock_addr *ctx)
+{
+	int any_device = 0;
+
+	if (!ctx->sk || !ctx->sk->bound_dev_if)
+		return false;
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &any_device, sizeof(any_device));
+	return true;
+}
+
 /* UDP port 53: in a sidecar's pod to any server, else to any that is not local to the pod; the proxy's own
  * queries are not captured.
  */

@@ -122,15 +122,11 @@ static __always_inline enum verdict capture_shared(struct bpf_sock_addr *ctx, __
 static __always_inline enum verdict capture_dns(struct bpf_sock_addr *ctx, __u64 netns, const struct pod *pod,
 						struct endpoint *dst, enum outcome outcome)
 {
-	int any_device = 0;
-
 	if (pod->mode == POD_MODE_SHARED)
 		return capture_shared(ctx, netns, dst, pod->dns_port);
 	if (!remember(ctx, dst, pod->dns_port, SOCK_ADDR_KIND_DNS))
 		return refuse(netns, OUTCOME_OUTBOUND_REFUSED_STORAGE);
-	/* A socket bound to eth0 does not get what comes over lo. */
-	if (ctx->sk && ctx->sk->bound_dev_if)
-		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &any_device, sizeof(any_device));
+	unbind_device(ctx);
 	set_localhost(dst->addr, dst->addr);
 	dst->port = pod->dns_port;
 	count(netns, outcome);

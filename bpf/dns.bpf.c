@@ -46,19 +46,6 @@ static __always_inline __u32 slot6(struct dns_socket *asked, const __be32 *serve
 	return slot;
 }
 
-/* A socket that is bound to eth0 does not get what comes over lo. Returns whether it was: the route of this
- * very datagram is bound then, and does not lead to lo.
- */
-static __always_inline bool unbind_device(struct bpf_sock_addr *ctx)
-{
-	int any_device = 0;
-
-	if (!ctx->sk || !ctx->sk->bound_dev_if)
-		return false;
-	bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &any_device, sizeof(any_device));
-	return true;
-}
-
 static __always_inline const struct pod *find_dns_pod(struct bpf_sock_addr *ctx, __u64 netns)
 {
 	return ctx->protocol == IPPROTO_UDP ? find_pod(netns) : NULL;

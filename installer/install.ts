@@ -38,7 +38,7 @@ export const defaultEntry = `{
 export const chainableVersions: readonly string[] = ['0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0']
 
 /** Name of the directory of native files beside the executable. */
-export const nativeDirName = (version: string) => `.ambridge-${version}`
+const nativeDirName = (version: string) => `.ambridge-${version}`
 
 /**
  * The steps of an installation, in the order in which they may be seen: a runtime that finds our entry

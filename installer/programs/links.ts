@@ -14,7 +14,7 @@ export interface WantedLink extends Hook {
 }
 
 /** One pin for each program and cgroup. */
-export function linkName({ program, cgroup }: WantedLink): string {
+function linkName({ program, cgroup }: WantedLink): string {
   return `${program.replace('ambridge_', '')}-${cgroupId(cgroup)}`
 }
 

@@ -4,6 +4,12 @@ import { openLibrary } from '../native.ts'
 
 const { declare } = openLibrary('libc.so.6')
 
+/** sys/socket.h */
+export const AF_INET = 2
+export const SOCK_CLOEXEC = 0o2000000
+/** sys/file.h */
+export const LOCK_EX = 2
+
 export const libc = {
   /** Moves the calling thread alone. */
   setns: declare<(fd: number, nstype: number) => number>('int setns(int fd, int nstype)'),

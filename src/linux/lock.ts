@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeSync, fstatSync, openSync } from 'node:fs'
 import { checkErrno } from '../native.ts'
-import { libc } from './libc.ts'
-
-/** sys/file.h */
-const LOCK_EX = 2
+import { LOCK_EX, libc } from './libc.ts'
 
 /** An exclusive lock on a directory, against other processes that take it. Waits. Released on dispose, and with the process. */
 export class DirLock implements Disposable {

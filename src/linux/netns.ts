@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeSync, fstatSync, openSync, statfsSync, statSync } from 'node:fs'
 import { checkErrno, EINVAL, ENOENT, SystemError } from '../native.ts'
-import { libc } from './libc.ts'
+import { AF_INET, LOCK_EX, libc, SOCK_CLOEXEC } from './libc.ts'
 import { type InterfaceAddress, openRouteSocket, readAddresses } from './rtnetlink.ts'
 
 /** sched.h */
@@ -10,12 +10,8 @@ const CLONE_NEWNET = 0x40000000
 const NSFS_MAGIC = 0x6e736673
 /** linux/nsfs.h: which kind of namespace, as a CLONE_ constant. */
 const NS_GET_NSTYPE = 0xb703
-/** sys/file.h */
-const LOCK_EX = 2
 /** sys/socket.h */
-const AF_INET = 2
 const SOCK_DGRAM = 2
-const SOCK_CLOEXEC = 0o2000000
 const SOL_SOCKET = 1
 const SO_NETNS_COOKIE = 71
 

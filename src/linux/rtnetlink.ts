@@ -3,7 +3,7 @@
 import { readSync, writeSync } from 'node:fs'
 import { addressText } from '../address.ts'
 import { checkErrno, SystemError } from '../native.ts'
-import { libc } from './libc.ts'
+import { AF_INET, libc, SOCK_CLOEXEC } from './libc.ts'
 
 export interface InterfaceAddress {
   readonly ifname: string
@@ -16,11 +16,9 @@ export interface InterfaceAddress {
 }
 
 /** sys/socket.h, linux/netlink.h */
-const AF_INET = 2
 const AF_INET6 = 10
 const AF_NETLINK = 16
 const SOCK_RAW = 3
-const SOCK_CLOEXEC = 0o2000000
 const NETLINK_ROUTE = 0
 const NLMSG_ERROR = 2
 const NLMSG_DONE = 3
