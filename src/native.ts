@@ -74,6 +74,10 @@ export type Pointer = bigint
 export interface Library {
   /** One C function, by its prototype. It is declared at its first call: a whole table at once would cost start-up time. */
   declare<F extends (...args: never[]) => unknown>(prototype: string, defineTypes?: () => void): F
+  /** The same, run by one of libuv's few threads, which is taken until it returns. The errno of a failure is lost. */
+  declareAsync<F extends (...args: never[]) => unknown>(
+    prototype: string,
+  ): (...args: Parameters<F>) => Promise<ReturnType<F>>
 }
 
 /** A shared library, opened at the first call of one of its functions; `prepare` runs before that call. */
@@ -93,6 +97,16 @@ export function openLibrary(name: string, prepare?: (library: Koffi.LibraryHandl
         return call
       }
       return ((...args: never[]) => (call ?? declareNow())(...args)) as never
+    },
+    declareAsync: (prototype) => {
+      let call: ReturnType<Koffi.LibraryHandle['func']> | undefined
+      return (...args) => {
+        call ??= (handle ?? open()).func(prototype)
+        const start = call.async
+        return new Promise((resolve, reject) => {
+          start(...args, (err: unknown, ret: never) => (err ? reject(err) : resolve(ret)))
+        })
+      }
     },
   }
 }

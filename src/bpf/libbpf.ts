@@ -98,6 +98,9 @@ export const ffi = {
   bpf_map_lookup_elem: declare<(fd: number, key: Buffer, value: Buffer) => number>(
     'int bpf_map_lookup_elem(int fd, const void *key, void *value)',
   ),
+  bpf_map_lookup_and_delete_elem: declare<(fd: number, key: Buffer, value: Buffer) => number>(
+    'int bpf_map_lookup_and_delete_elem(int fd, const void *key, void *value)',
+  ),
   bpf_map_update_elem: declare<(fd: number, key: Buffer, value: Buffer, flags: number) => number>(
     'int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)',
   ),

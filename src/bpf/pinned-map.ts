@@ -92,6 +92,15 @@ export class PinnedMap<K, V> implements Disposable {
     return ret !== -ENOENT && check(`delete from map ${this.path}`, ret) === 0
   }
 
+  /** Delete, and give what was there at that very moment. For hash maps. */
+  take(key: K): V | undefined {
+    const value = Buffer.alloc(this.#valueBytes)
+    const ret = ffi.bpf_map_lookup_and_delete_elem(this.#fd, this.#keyBytes(key), value)
+    if (ret === -ENOENT) return undefined
+    check(`take from map ${this.path}`, ret)
+    return this.#codec.decode(value)
+  }
+
   /** Every key once, read before it returns: deleting while going through them is safe. */
   keys(): K[] {
     return this.#rawKeys().map(this.#codec.decodeKey)

@@ -2,27 +2,27 @@
 import type { Logger } from '../log.ts'
 import { enroll } from '../pods/enroll.ts'
 import type { PodPolicy } from '../policy/pod.ts'
-import { decisionFor, podName } from './decision.ts'
+import { decisionFor } from './decision.ts'
 import { failure } from './failure.ts'
-import { podOf } from './request.ts'
+import { podName, podOf } from './request.ts'
 import type { AddRequest } from './types.ts'
 
 /** ADD: enroll the pod if the configuration asks for it. */
-export function add(request: AddRequest, log: Logger): void {
-  const decision = decisionFor(request)
-  for (const message of [...request.warnings, ...decision.warnings]) log.warn(message)
+export async function add(request: AddRequest, log: Logger): Promise<void> {
+  const decision = await decisionFor(request)
   const { containerId, netns } = request
-  if (decision.enroll) enrollPod(request, decision.policy)
+  for (const message of [...request.warnings, ...decision.warnings]) log.warn(message, { containerId })
+  if (decision.enroll) await enrollPod(request, decision.policy)
   log.info(decision.enroll ? 'enrolled' : 'not enrolled', { containerId, netns, reason: decision.reason })
 }
 
-function enrollPod(request: AddRequest, policy: PodPolicy): void {
+async function enrollPod(request: AddRequest, policy: PodPolicy): Promise<void> {
   const { config, containerId, ifname, netns, netnsOverride } = request
   const { uid = '', namespace = '', name = '' } = podOf(request)
   const cgroupPath = config.runtimeConfig?.cgroupPath
   const wanted = {
     key: { containerId, ifname },
-    netnsPath: netns,
+    netns,
     allowOwnNetns: netnsOverride,
     addresses: addressesOf(request),
     pod: { uid, namespace, name },
@@ -30,7 +30,8 @@ function enrollPod(request: AddRequest, policy: PodPolicy): void {
     policy,
   }
   try {
-    enroll(wanted, config.bpffs)
+    if (config.enrollment.source === 'static') enroll(wanted, config.bpffs)
+    else (await import('./agent.ts')).enrollAndActivate(wanted, request)
   } catch (cause) {
     throw failure(`cannot enroll ${podName(request)}`, cause)
   }

@@ -1,33 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Where pods are in the cgroup v2 tree. Directories are absolute and canonical, as `cgroup2Root` gives the root. */
-import { readFileSync, realpathSync, statSync } from 'node:fs'
+import { realpathSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path/posix'
+import { cgroup2Mount, pathBelowMount } from './cgroup-mount.ts'
 import { isAbsent } from './path.ts'
 
 /** The cgroup v2 mount: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid node. Undefined where there is none. */
 export function cgroup2Root(): string | undefined {
-  return cgroup2RootIn(readFileSync('/proc/self/mountinfo', 'utf8'))
+  return cgroup2Mount()?.dir
 }
 
-/** Text of /proc/PID/mountinfo. Mounts of the whole tree only; those that others made elsewhere come last. */
-export function cgroup2RootIn(mountinfo: string): string | undefined {
-  const lines = mountinfo.split('\n').filter((line) => line.includes(' - cgroup2 '))
-  const dirs = lines.flatMap(cgroup2Dir)
-  return dirs.find((dir) => dir.startsWith('/sys/fs/cgroup')) ?? dirs[0]
-}
-
-/** `31 23 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw`: fields 4 and 5, then the type. */
-function cgroup2Dir(line: string): string[] {
-  const [mount = '', source = ''] = line.split(' - ')
-  const [, , , root, dir] = mount.split(' ')
-  return source.startsWith('cgroup2 ') && root === '/' && dir !== undefined ? [unescapeMount(dir)] : []
-}
-
-/** The kernel writes space, tab, newline and backslash in octal. */
-function unescapeMount(text: string): string {
-  return text.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
-    String.fromCharCode(Number.parseInt(digits, 8)),
-  )
+/** The directory for a v2 path of /proc/PID/cgroup that this process has read. Undefined if absent. */
+export function cgroupDirOf(root: string, path: string): string | undefined {
+  const mount = cgroup2Mount()
+  const below = mount?.dir === root ? pathBelowMount(path, mount) : undefined
+  if (below === undefined) return undefined
+  return below === '/' ? root : existingCgroup(root, below)
 }
 
 /** The cgroup id, which is the inode of the directory. */

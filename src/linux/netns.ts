@@ -33,11 +33,26 @@ export class Netns implements Disposable {
 
   /** Throws SystemError: ENOENT when nothing is there, EINVAL when it is no network namespace. */
   static open(path: string): Netns {
-    const fd = openNamespace(path)
-    // A namespace of another kind is on the same file system.
+    return Netns.#take(openNamespace(path), path)
+  }
+
+  /** Takes the descriptor over; `name` is for messages. Throws SystemError EINVAL when it is no network namespace, and closes it. */
+  static fromFd(fd: number, name: string): Netns {
+    if (isNamespace(fdPath(fd))) return Netns.#take(fd, name)
+    closeSync(fd)
+    throw notNetns(name)
+  }
+
+  /** A namespace of another kind is on the same file system. */
+  static #take(fd: number, path: string): Netns {
     if (libc.ioctl(fd, NS_GET_NSTYPE) === CLONE_NEWNET) return new Netns(path, fd)
     closeSync(fd)
     throw notNetns(path)
+  }
+
+  /** Another open file of the same netns, with a lock of its own. */
+  duplicate(): Netns {
+    return new Netns(this.path, openSync(fdPath(this.fd), 'r'))
   }
 
   get identity(): NetnsIdentity {
@@ -114,13 +129,20 @@ export function isSameNetns(a: NetnsIdentity, b: NetnsIdentity): boolean {
 /** Looked at before it is opened: to open a FIFO would block, to open a device could do anything. */
 function openNamespace(path: string): number {
   try {
-    if (statfsSync(path).type === NSFS_MAGIC) return openSync(path, 'r')
+    if (isNamespace(path)) return openSync(path, 'r')
   } catch (cause) {
     const errno = (cause as NodeJS.ErrnoException).errno ?? -ENOENT
     throw new SystemError(`open network namespace ${path}`, -errno, { cause })
   }
   throw notNetns(path)
 }
+
+/** Of any kind. */
+function isNamespace(path: string): boolean {
+  return statfsSync(path).type === NSFS_MAGIC
+}
+
+const fdPath = (fd: number) => `/proc/self/fd/${fd}`
 
 function notNetns(path: string): SystemError {
   return new SystemError(`${path} is not a network namespace`, EINVAL)

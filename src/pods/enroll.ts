@@ -9,20 +9,24 @@ import { type CapturePolicy, modeOf, type PrimaryAddresses } from '../bpf/policy
 import { Store } from '../bpf/store.ts'
 import { pinPaths } from '../linux/bpffs.ts'
 import { cgroup2Root, cgroupId, cgroupLevel, findPodCgroup } from '../linux/cgroup.ts'
-import { hostNetnsIdentity, isSameNetns, Netns } from '../linux/netns.ts'
+import { hostNetnsIdentity, isSameNetns, type Netns } from '../linux/netns.ts'
 import { isThere, removeFile } from '../linux/path.ts'
 import type { InterfaceAddress } from '../linux/rtnetlink.ts'
-import { SystemError } from '../native.ts'
 import { RemedyError } from '../remedy.ts'
 import { requireLoaded } from './loaded.ts'
+import { openNetns } from './open-netns.ts'
 import { guardPin, guardPins, linkPin, withdrawFrom } from './withdraw.ts'
 
 export interface EnrollRequest {
   readonly key: AttachmentKey
-  readonly netnsPath: string
+  /** A path, or one that stays the caller's, who must not hold its lock. */
+  readonly netns: Netns | string
   /** The netns may be the caller's own. */
   readonly allowOwnNetns: boolean
-  /** As far as known, from the result of the plugin that made the interface. */
+  /**
+   * Those that are the pod's for sure: as far as known, from the result of the plugin that made the interface; of a running
+   * pod, those that the API server knows.
+   */
   readonly addresses: readonly string[]
   readonly pod: { readonly uid: string; readonly namespace: string; readonly name: string }
   /** As the runtime passes it. */
@@ -30,23 +34,32 @@ export interface EnrollRequest {
   readonly policy: CapturePolicy
 }
 
-/** All or nothing: a failure takes back what was done. */
-export function enroll(request: EnrollRequest, bpffs: string): void {
-  using netns = openNetns(request.netnsPath)
+/**
+ * All or nothing: a failure takes back what was done. A pod that was registered before stays so, for it runs: it must not talk
+ * past the mesh because a repair failed. Gives the cookie of the netns.
+ */
+export function enroll(request: EnrollRequest, bpffs: string): bigint {
+  // A lock goes with its open file, and must not outlast this.
+  using netns = typeof request.netns === 'string' ? openNetns(request.netns) : request.netns.duplicate()
   if (!request.allowOwnNetns && isSameNetns(netns.identity, hostNetnsIdentity())) {
-    const message = `network namespace ${request.netnsPath} is the node's own`
+    const message = `network namespace ${netns.path} is the node's own`
     throw new RemedyError(message, 'pass the netns of the pod in CNI_NETNS', { kind: 'own-netns' })
   }
   requireLoaded(bpffs)
   netns.lock()
   using store = new Store(pinPaths(bpffs).maps)
   requireProxy(store, request.policy)
+  const cookie = netns.cookie()
+  const known = store.attachments.get(request.key)?.netns
   try {
-    enrollLocked(store, netns, request, bpffs)
+    // The same attachment in another netns: its DEL never came.
+    if (known !== undefined && known !== cookie) withdrawFrom(store, request.key, bpffs)
+    enrollLocked(store, netns, cookie, request, bpffs)
   } catch (err) {
-    takeBack(store, request.key, bpffs)
+    if (known !== cookie) takeBack(store, request.key, bpffs)
     throw err
   }
+  return cookie
 }
 
 /** Why a pod was not enrolled must not be hidden by what then could not be taken back: its DEL tries that again. */
@@ -58,23 +71,14 @@ function takeBack(store: Store, key: AttachmentKey, bpffs: string): void {
   }
 }
 
-/** Throws RemedyError where there is no network namespace. */
-export function openNetns(path: string): Netns {
-  try {
-    return Netns.open(path)
-  } catch (cause) {
-    if (!(cause instanceof SystemError) || !['ENOENT', 'ENOTDIR', 'EINVAL'].includes(cause.code)) throw cause
-    const remedy = 'pass the path of a network namespace in CNI_NETNS, such as /var/run/netns/<name>'
-    throw new RemedyError(cause.message, remedy, { kind: 'environment', cause })
-  }
-}
-
-function enrollLocked(store: Store, netns: Netns, request: EnrollRequest, bpffs: string): void {
+function enrollLocked(
+  store: Store,
+  netns: Netns,
+  cookie: bigint,
+  request: EnrollRequest,
+  bpffs: string,
+): void {
   const { key, policy, pod } = request
-  const cookie = netns.cookie()
-  // The same attachment in another netns: its DEL never came.
-  const known = store.attachments.get(key)
-  if (known !== undefined && known.netns !== cookie) withdrawFrom(store, key, bpffs)
   const found = netns.addresses().filter(({ scope }) => scope !== 'loopback')
   const addresses = [
     ...new Set([...request.addresses, ...found.map(({ address }) => address)].map(canonicalAddress)),

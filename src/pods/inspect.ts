@@ -8,8 +8,8 @@ import { type AttachmentKey, attachmentsOf } from '../bpf/pods.ts'
 import { Store } from '../bpf/store.ts'
 import { pinPaths } from '../linux/bpffs.ts'
 import { isThere } from '../linux/path.ts'
-import { openNetns } from './enroll.ts'
 import { requireLoaded } from './loaded.ts'
+import { openNetns } from './open-netns.ts'
 import { linkPin } from './withdraw.ts'
 
 /** What is wrong with the registration of an attachment; empty: nothing. Throws RemedyError when nothing is loaded. */

@@ -3,13 +3,8 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, statSync, symlinkSync, wr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import {
-  cgroup2RootIn,
-  cgroupId,
-  cgroupLevel,
-  findPodCgroup,
-  kubepodsCgroup,
-} from '../../../src/linux/cgroup.ts'
+import { cgroupId, cgroupLevel, findPodCgroup, kubepodsCgroup } from '../../../src/linux/cgroup.ts'
+import { cgroup2MountIn, pathBelowMount } from '../../../src/linux/cgroup-mount.ts'
 
 const uid = '0c9a7b3e-1f2d-4a5b-8c6d-7e8f9a0b1c2d'
 const underscored = uid.replaceAll('-', '_')
@@ -53,8 +48,34 @@ test.for([
     undefined,
   ],
   ['a node without cgroup v2', '31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu', undefined],
-] as const)('cgroup2RootIn() finds the root on %s', ([, mountinfo, expected]) => {
-  expect(cgroup2RootIn(mountinfo)).toBe(expected)
+] as const)('cgroup2MountIn() finds the root on %s', ([, mountinfo, expected]) => {
+  expect(cgroup2MountIn(mountinfo)).toEqual(expected && { dir: expected, above: 0 })
+})
+
+test.for([
+  [
+    "the node's mount",
+    '31 23 0:27 /../../../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw',
+    { dir: '/sys/fs/cgroup', above: 4 },
+  ],
+  [
+    "its own mount and the node's",
+    '31 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n40 23 0:27 /../.. /host/sys/fs/cgroup rw - cgroup2 cgroup2 rw',
+    { dir: '/host/sys/fs/cgroup', above: 2 },
+  ],
+  [
+    'a mount of a part that is not its own',
+    '31 23 0:27 /../../pod1 /sys/fs/cgroup rw - cgroup2 cgroup2 rw',
+    undefined,
+  ],
+] as const)('cgroup2MountIn() in a cgroup namespace of its own: %s', ([, mountinfo, expected]) => {
+  expect(cgroup2MountIn(mountinfo)).toEqual(expected)
+})
+
+test('pathBelowMount() follows a path of the whole tree, and no other', () => {
+  const mount = { dir: '/sys/fs/cgroup', above: 0 }
+  expect(pathBelowMount('/kubepods/pod1', mount)).toBe('/kubepods/pod1')
+  expect(pathBelowMount('/../kubepods/pod1', mount)).toBeUndefined()
 })
 
 test('cgroupId() is the inode of the directory', () => {
