@@ -50,10 +50,10 @@ function chosenBy({ namespace, annotations }: Pod, { mode, enrollment }: PolicyC
 }
 
 /** Why the pod is never enrolled, whoever chose it; or undefined. */
-export function excludedBy({ namespace, annotations }: Pod, config: PolicyConfig): string | undefined {
-  if (namespace !== undefined && config.excludeNamespaces.includes(namespace)) {
-    return `namespace ${namespace} is in excludeNamespaces`
-  }
+function excludedBy(pod: Pod, config: PolicyConfig): string | undefined {
+  const { annotations } = pod
+  const excluded = excludedByNamespace(pod, config)
+  if (excluded !== undefined) return excluded
   if (config.mode === 'sidecar') {
     if (parseBool(annotations[sidecarInject] ?? '') === false) {
       return `annotation ${sidecarInject}: ${annotations[sidecarInject]}`
@@ -63,6 +63,15 @@ export function excludedBy({ namespace, annotations }: Pod, config: PolicyConfig
   if (sidecarStatus in annotations) return `annotation ${sidecarStatus}: the pod has a sidecar`
   if (annotations[dataplaneMode] === 'none') return `annotation ${dataplaneMode}: none`
   return annotations[redirection] === 'disabled' ? `annotation ${redirection}: disabled` : undefined
+}
+
+/** The same, where the namespace alone says so. */
+export function excludedByNamespace(
+  { namespace }: Pod,
+  { excludeNamespaces }: PolicyConfig,
+): string | undefined {
+  if (namespace === undefined || !excludeNamespaces.includes(namespace)) return undefined
+  return `namespace ${namespace} is in excludeNamespaces`
 }
 
 function policyOf(pod: Pod, config: PolicyConfig, warnings: string[]): PodPolicy {
