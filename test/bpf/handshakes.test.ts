@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The map of handshakes: what is missing, left over or pushed out sends no connection to the wrong place. */
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { Store } from '../../src/bpf/store.ts'
 import { pinPaths } from '../../src/linux/bpffs.ts'
 import { waitFor } from '../support/exec.ts'
@@ -15,6 +15,8 @@ const quota = 8192
 const outbound = 1
 /** What the stand-in's queue holds (its backlog, and one), and a bit more, which waits for room. */
 const [queued, waiting] = [129, 71]
+/** Above those that the kernel chooses from, so that none is in TIME-WAIT; no via port is that high. */
+const clientPorts = [61001, 61002, 61003] as const
 const refused = { ok: false, error: 'ECONNREFUSED', at: 'connect' }
 const none = { entries: 0, pending: 0 }
 const keys = ['ipv4', 'ipv6'] as const
@@ -88,6 +90,30 @@ async function countSockets(state: string): Promise<number> {
   return text.split('\n').length - 1
 }
 
+/** Connections that the proxy has not accepted yet, also those that have ended since. */
+async function countQueued(): Promise<number> {
+  const line = await pod.netns.run('ss', ['-Htln', 'sport', '=', ':15001'])
+  return Number(line.split(/\s+/)[1])
+}
+
+/** Nothing is queued, and what was is reported; also after a test that failed. */
+async function stallWithEmptyQueue(): Promise<void> {
+  const connections = watch(standin)
+  const left = await countQueued()
+  await standin.resume()
+  await waitFor('an empty queue', async () => (await countQueued()) === 0)
+  await waitFor('what was queued', () => connections().length >= left)
+  await standin.stall()
+}
+
+/** The queue is full, and what is above that has sent its SYN for nothing. */
+async function beginMoreThanFits(key: Key, more: readonly string[] = []): Promise<BackgroundSock> {
+  const flood = await begin(queued + waiting, key, more)
+  await waitFor('a full queue', async () => (await countQueued()) === queued)
+  await waitFor('the rest', async () => (await countSockets('syn-sent')) === waiting)
+  return flood
+}
+
 function flowOf(key: Key, clientPort: number) {
   return { netns: cookie, client: pod[key], server: pod[key], clientPort, serverPort: via[key] }
 }
@@ -115,27 +141,24 @@ async function expectCaptured(key: Key, port: number, options: readonly string[]
 }
 
 describe.for(keys)('while the proxy accepts nothing, over %s', (key) => {
-  beforeAll(() => standin.stall())
+  beforeEach(stallWithEmptyQueue)
   afterAll(() => standin.resume())
 
   test.for([
     { how: 'the client closes', more: [] },
     { how: 'the client connects to AF_UNSPEC', more: ['--disconnect'] },
   ])('what waits has an entry, until $how', async ({ more }) => {
-    await using flood = await begin(queued + waiting, key, more)
+    await using flood = await beginMoreThanFits(key, more)
     expect(await countHandshakes(mesh, enrolled)).toEqual({ entries: waiting, pending: waiting })
     flood.tell()
     await waitForNone()
     expect(await countHandshakes(mesh, enrolled)).toEqual(none)
-    await standin.resume()
-    await waitFor('an empty queue', async () => (await countSockets('established')) === 0)
-    await standin.stall()
   })
 
   test('an entry that goes missing refuses its connection', async () => {
     const earlier = (await mesh.countersOf(enrolled))['inboundRefusedUnannounced'] ?? 0
     const connections = watch(standin)
-    await using _flood = await begin(queued + waiting, key)
+    await using _flood = await beginMoreThanFits(key)
     expect(deleteEntries()).toBe(waiting)
     await waitFor('the end of what waited', async () => (await countSockets('syn-sent')) === 0)
     const { inboundRefusedUnannounced } = await mesh.countersOf(enrolled)
@@ -145,7 +168,6 @@ describe.for(keys)('while the proxy accepts nothing, over %s', (key) => {
     expect(new Set(connections().map(({ original }) => original))).toEqual(
       new Set([endpoint(far[key], 8080)]),
     )
-    await standin.stall()
   })
 })
 
@@ -175,23 +197,26 @@ test.for(keys)(
   'an entry that was left over is replaced by the next connect from its port, over %s',
   async (key) => {
     const leftover = { addr: '203.0.113.9', port: 9, owner: cookie, kind: outbound }
-    store.handshakes.set(flowOf(key, 40001), leftover)
+    store.handshakes.set(flowOf(key, clientPorts[0]), leftover)
     store.pending.set(cookie, 1n)
-    await expectCaptured(key, 8080, ['--bind', endpoint(pod[key], 40001)])
+    await expectCaptured(key, 8080, ['--bind', endpoint(pod[key], clientPorts[0])])
     expect(await countHandshakes(mesh, enrolled)).toEqual(none)
   },
 )
 
 test.for(keys)('a port is used again after connects that were refused, over %s', async (key) => {
   await standin.stop()
-  for (const port of [8080, 8081, 8080, 8081]) {
-    const bound = ['--bind', endpoint(pod[key], 40002)]
-    expect(await connect(mesh.at(pod), far[key], port, bound)).toMatchObject(refused)
-    expect(await countHandshakes(mesh, enrolled)).toEqual(none)
+  try {
+    for (const port of [8080, 8081, 8080, 8081]) {
+      const bound = ['--bind', endpoint(pod[key], clientPorts[1])]
+      expect(await connect(mesh.at(pod), far[key], port, bound)).toMatchObject(refused)
+      expect(await countHandshakes(mesh, enrolled)).toEqual(none)
+    }
+  } finally {
+    standin = await startOwn()
   }
-  standin = await startOwn()
-  await expectCaptured(key, 8081, ['--bind', endpoint(pod[key], 40002)])
-  await expectCaptured(key, 8080, ['--bind', endpoint(pod[key], 40003)])
+  await expectCaptured(key, 8081, ['--bind', endpoint(pod[key], clientPorts[1])])
+  await expectCaptured(key, 8080, ['--bind', endpoint(pod[key], clientPorts[2])])
 })
 
 test('a pod at its quota is refused more, and counted', async () => {

@@ -215,11 +215,11 @@ test('stalled listeners complete handshakes and accept later; a withdrawn netns 
 
 test('withdrawing a netns ends its connections', async () => {
   await using other = await ZtunnelStandin.start()
+  await using _server = await SockServer.start({ netns: client.netns, ports: [8080] })
   await other.add(client.netns.path)
-  await using held = await SockClient.start({ netns: client.netns }, client.ipv4, 15008, [
-    ...['--hold', '300', '--no-read'],
-  ])
-  await held.result()
+  const options = ['--hbone', at(client.ipv4, 8080), '--hold', '2000']
+  await using held = await SockClient.start({ netns: client.netns }, client.ipv4, 15008, options)
+  expect(await held.result()).toMatchObject({ ok: true })
   await other.del(client.netns.path)
   expect(await held.isAliveAfterHold()).toBe(false)
 })

@@ -2,6 +2,9 @@
 /** The stand-in for ztunnel (`build/tools/ztunnel-standin`): its commands, and what it has seen. */
 import { type Daemon, waitFor } from './exec.ts'
 import { type OwnedDaemon, parseLines, startOwned, toolPath, type Where } from './sock.ts'
+import type { Answer, DnsQuery, ProxyConnection, StandinLine, ZdsEvent } from './standin-lines.ts'
+
+export type { DnsQuery, ProxyConnection, ZdsEvent } from './standin-lines.ts'
 
 export interface StandinOptions extends Where {
   /** SO_MARK of its sockets; default 0x539, as ztunnel. `false`: none. */
@@ -11,44 +14,12 @@ export interface StandinOptions extends Where {
   readonly name?: string
   /** As with ztunnel's IPV6_ENABLED=false. */
   readonly ipv4Only?: boolean
-}
-
-/** Addresses are `ip:port` or `[ip]:port`, IPv4-mapped ones as IPv4. */
-export interface ProxyConnection {
-  readonly event: 'connection'
-  readonly standin: string
-  /** Path as given to add(), or `own`. */
-  readonly netns: string
-  readonly listener: 15001 | 15006 | 15008
-  /** getsockname() of the accepted socket. */
-  readonly local: string
-  /** As accept() gave it. */
-  readonly peer: string
-  readonly original: string
-  readonly via_sockopt: 'SOL_IP' | 'SOL_IPV6' | 'getsockname'
-  /** null: refused without dialling */
-  readonly dialled: string | null
-  /** Address, without port, that the upstream socket was bound to; null: its own */
-  readonly source: string | null
-  /** Empty when the upstream connection came about. `bind ...` alone does not prevent it. */
-  readonly error: string
-}
-
-export interface DnsQuery {
-  readonly event: 'dns'
-  readonly standin: string
-  readonly netns: string
-  readonly transport: 'udp' | 'tcp'
-  readonly client: string
-  readonly name: string
-  /** 1: A, 28: AAAA */
-  readonly type: number
-}
-
-interface Answer {
-  readonly event: 'ready' | 'ack'
-  readonly command?: string
-  readonly error: string
+  /** Path of the node agent's socket, which need not be there yet. */
+  readonly zds?: string
+  /** Faults: acks that come later or never, and why every proxy fails to start. */
+  readonly zdsDelayAckMs?: number
+  readonly zdsMute?: boolean
+  readonly zdsNack?: string
 }
 
 /** A running stand-in. It ends with the test process, which holds the other end of its stdin. */
@@ -110,8 +81,40 @@ export class ZtunnelStandin implements AsyncDisposable {
     return waitFor('the connection at the stand-in', () => this.connections().find(predicate))
   }
 
+  zdsEvents(): ZdsEvent[] {
+    return this.#lines().filter((line) => line.event === 'zds')
+  }
+
+  /** What ztunnel's readiness probe would answer. */
+  isReady(): boolean {
+    return this.zdsEvents().at(-1)?.ready ?? false
+  }
+
+  /** The first one, past or to come. */
+  waitForZds(predicate: (event: ZdsEvent) => boolean): Promise<ZdsEvent> {
+    return waitFor('the ZDS event at the stand-in', () => this.zdsEvents().find(predicate))
+  }
+
+  /** The end of the snapshot of this number, which is 1 for the first connection that has one. */
+  waitForSnapshot(number = 1): Promise<ZdsEvent> {
+    const find = () => this.zdsEvents().filter(({ what }) => what === 'snapshot')[number - 1]
+    return waitFor('the snapshot at the stand-in', find)
+  }
+
+  /** Its proxy runs, or has run. */
+  waitForAdd(uid: string): Promise<ZdsEvent> {
+    return this.waitForZds((event) => event.what === 'add' && event.uid === uid && event.error === '')
+  }
+
+  /** SIGTERM, for one with `zds`: drain, and end. */
+  async terminate(): Promise<void> {
+    signal(this.daemon, 'SIGTERM')
+    await this.daemon.exited
+  }
+
   /** At once: what a crash looks like to the others. */
   stop(): Promise<void> {
+    signal(this.daemon, 'SIGKILL')
     return this.#owned.stop()
   }
 
@@ -137,20 +140,37 @@ export class ZtunnelStandin implements AsyncDisposable {
   }
 
   #answers(): Answer[] {
-    return this.#lines().filter((line) => line.event !== 'connection' && line.event !== 'dns')
+    return this.#lines().filter(
+      (line) => line.event !== 'connection' && line.event !== 'dns' && line.event !== 'zds',
+    )
   }
 
-  #lines(): (ProxyConnection | DnsQuery | Answer)[] {
+  #lines(): StandinLine[] {
     return parseLines(this.#owned.log())
   }
 }
 
-function argumentsOf({ mark, shared, name, ipv4Only = false }: StandinOptions): string[] {
+function signal(daemon: Daemon, name: 'SIGTERM' | 'SIGKILL'): void {
+  if (daemon.hasExited()) return
+  try {
+    process.kill(daemon.pid, name)
+  } catch (err) {
+    // It has just ended.
+    if ((err as NodeJS.ErrnoException).code !== 'ESRCH') throw err
+  }
+}
+
+function argumentsOf(options: StandinOptions): string[] {
+  const { mark, shared, name, ipv4Only = false, zds, zdsDelayAckMs, zdsMute = false, zdsNack } = options
   return [
     ...(mark === false ? ['--no-mark'] : []),
     ...(mark ? ['--mark', String(mark)] : []),
     ...(shared ? ['--shared', [shared.ipv4, shared.ipv6].filter(Boolean).join()] : []),
     ...(name ? ['--name', name] : []),
     ...(ipv4Only ? ['--ipv4-only'] : []),
+    ...(zds ? ['--zds', zds] : []),
+    ...(zdsDelayAckMs ? ['--zds-delay-ack', String(zdsDelayAckMs)] : []),
+    ...(zdsMute ? ['--zds-mute'] : []),
+    ...(zdsNack ? ['--zds-nack', zdsNack] : []),
   ]
 }

@@ -100,6 +100,7 @@ static size_t make_reply(uint8_t message[MAX_MESSAGE + 64], size_t len, struct q
 	return question->end + record;
 }
 
+/* Before the reply: who has that finds this in the log. */
 static void report(const struct workload *workload, const char *transport, const union addr *client,
 		   const struct question *question)
 {
@@ -110,6 +111,7 @@ static void report(const struct workload *workload, const char *transport, const
 	json_str(&json, "event", "dns");
 	json_str(&json, "standin", config.name);
 	json_str(&json, "netns", workload->path);
+	json_str(&json, "workload", workload->uid);
 	json_int(&json, "listener", DNS_PORT);
 	json_str(&json, "transport", transport);
 	json_str(&json, "client", addr_text(client, text));
@@ -142,8 +144,8 @@ bool take_dns_query(struct listener *listener)
 		return true;
 	if (!strncasecmp(question.name, "tc.", 3))
 		len = truncate_reply(message, &question);
-	sendto(listener->fd, message, len, 0, &client.sa, addr_size);
 	report(listener->workload, "udp", &client, &question);
+	sendto(listener->fd, message, len, 0, &client.sa, addr_size);
 	return true;
 }
 
@@ -166,10 +168,10 @@ static bool serve_query(struct conn *conn)
 		return false;
 	len = make_reply(message + 2, len, &question);
 	put16(message, len);
-	if (!len || !send_all(conn->client, message, len + 2))
+	if (!len)
 		return false;
 	report(conn->workload, "tcp", &conn->peer, &question);
-	return true;
+	return send_all(conn->client, message, len + 2);
 }
 
 void serve_dns(struct conn *conn)

@@ -45,6 +45,7 @@ static void report(const struct conn *conn)
 	json_str(&json, "event", "connection");
 	json_str(&json, "standin", config.name);
 	json_str(&json, "netns", conn->workload->path);
+	json_str(&json, "workload", conn->workload->uid);
 	json_int(&json, "listener", conn->port);
 	put_addr(&json, "local", &conn->local);
 	put_addr(&json, "peer", &conn->peer);

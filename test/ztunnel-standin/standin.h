@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A stand-in for ztunnel: like it in all that a redirector can notice, namely sockets, marks,
- * original destinations and sources. It has no mTLS, no XDS and no ZDS.
+ * original destinations and sources; and, with --zds, in all that a node agent can notice. It has
+ * no mTLS and no XDS.
  */
 #ifndef STANDIN_H
 #define STANDIN_H
@@ -31,6 +32,12 @@ struct config {
 	/* Where a connection goes whose original destination nobody knows; else nowhere. */
 	union addr upstream;
 	bool has_upstream;
+	/* Path of the node agent's socket; NULL: workloads come from stdin alone. */
+	const char *zds;
+	/* Faults for tests: when answers are sent, whether at all, and why each start fails. */
+	int zds_delay_ms;
+	bool zds_mute;
+	const char *zds_nack;
 	int home_netns;
 	int log_fd;
 };
@@ -65,8 +72,10 @@ struct listener {
 
 /* A pod's netns with its listeners; or the stand-in's own in shared mode. */
 struct workload {
-	/* As given to add; "own" in shared mode */
+	/* As given to add; "own" in shared mode; "net:[INODE]" when it came over ZDS */
 	char *path;
+	/* NULL: it did not come over ZDS */
+	char *uid;
 	int netns;
 	bool is_withdrawn;
 	/* Connections, and one for being in the list. */
@@ -100,15 +109,38 @@ struct conn {
 	struct conn **link;
 };
 
-/* workload.c. The error text of the commands is "" when they worked. */
+/* workload.c. Owns netns, also when it fails; error is 0 or an errno value. */
+struct workload *workload_start(const char *path, const char *uid, int netns, int *error);
+/* At once: connections end, too. */
+void workload_stop(struct workload *workload);
+/* By path. The error text is "" when they worked. */
 const char *workload_add(const char *path);
 const char *workload_del(const char *path);
 void workload_set_mode(enum mode mode);
-/* Close all listeners; then wait until no connection is left or the time is over. */
 void workload_close_listeners(void);
-void workload_await_end(int timeout_ms);
+
+/* listener.c. 0 or an errno value, and then some may have started. */
+int listeners_start(struct workload *workload);
+void listeners_wake(struct workload *workload);
+void listeners_close(struct workload *workload);
+extern atomic_int listener_mode;
+
+/* conn.c. End the connections, and give up the reference that the list of workloads has. */
+void conns_end(struct workload *workload);
+bool take_connection(struct listener *listener);
 /* false: the workload is withdrawn, and fd is closed. */
 bool conn_set_upstream(struct conn *conn, int fd);
+/* Wait until no connection is left or the time is over. */
+void conns_await_end(int timeout_ms);
+
+/* commands.c. A line of stdout; command NULL: none was given. */
+void say(const char *event, const char *command, const char *error);
+/* As ztunnel ends, for which it was told `command`. */
+void drain(const char *command) __attribute__((noreturn));
+/* A pod has /dev/null as its stdin, whose end means nothing. */
+bool commands_are_given(void);
+/* What there is on stdin, or else its end. */
+void read_commands(void);
 
 /* sockets.c */
 int listen_tcp(const struct workload *workload, const union addr *addr);

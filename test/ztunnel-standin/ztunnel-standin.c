@@ -1,70 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Commands on stdin, one a line: add NETNS_PATH, del NETNS_PATH, drain, stall, resume, quit.
- * Each is answered on stdout by {"event":"ack","command":...,"error":""}; the end of stdin is quit.
- */
+/* Options, and the main loop: commands on stdin, ZDS, SIGTERM. */
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "options.h"
 #include "standin.h"
+#include "zds.h"
 
 #define DEFAULT_MARK 0x539
-#define DRAIN_TIMEOUT_MS 5000
 
 struct config config = { .name = "ztunnel-standin", .mark = DEFAULT_MARK, .log_fd = STDOUT_FILENO };
 
 const char usage[] =
 	"usage: ztunnel-standin [--mark N | --no-mark] [--name NAME] [--log FILE] [--ipv4-only]\n"
-	"                       [--shared IP4[,IP6]] [--upstream IP:PORT]\n";
-
-static void say(const char *event, const char *command, const char *error)
-{
-	struct json json;
-
-	json_open(&json);
-	json_str(&json, "event", event);
-	json_str(&json, "standin", config.name);
-	if (command)
-		json_str(&json, "command", command);
-	json_str(&json, "error", error);
-	json_close(&json);
-	json_write(&json, STDOUT_FILENO);
-}
-
-static void quit(const char *command)
-{
-	say("ack", command, "");
-	exit(0);
-}
-
-static void drain(const char *command)
-{
-	workload_set_mode(MODE_DRAINING);
-	workload_close_listeners();
-	say("ack", command, "");
-	workload_await_end(DRAIN_TIMEOUT_MS);
-	exit(0);
-}
-
-/* Gives the error, "" for none. */
-static const char *run(const char *command)
-{
-	if (!strncmp(command, "add /", 5))
-		return config.shared ? "shared mode has no workloads" : workload_add(command + 4);
-	if (!strncmp(command, "del /", 5))
-		return workload_del(command + 4);
-	if (!strcmp(command, "drain"))
-		drain(command);
-	if (!strcmp(command, "quit"))
-		quit(command);
-	if (strcmp(command, "stall") && strcmp(command, "resume"))
-		return "unknown command";
-	workload_set_mode(*command == 's' ? MODE_STALLED : MODE_RUNNING);
-	return "";
-}
+	"                       [--shared IP4[,IP6]] [--upstream IP:PORT]\n"
+	"                       [--zds PATH [--zds-delay-ack MS] [--zds-mute] [--zds-nack TEXT]]\n";
 
 static void set_shared(const char *list)
 {
@@ -85,6 +42,13 @@ static void set_upstream(const char *text)
 	config.has_upstream = true;
 }
 
+static void set_zds(const char *path)
+{
+	if (strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		misuse(path);
+	config.zds = path;
+}
+
 static void set_log(const char *path)
 {
 	config.log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -100,6 +64,10 @@ static const struct option_spec options[] = {
 	CALL("shared", set_shared),
 	CALL("upstream", set_upstream),
 	FLAG("ipv4-only", &config.ipv4_only),
+	CALL("zds", set_zds),
+	NUMBER("zds-delay-ack", &config.zds_delay_ms),
+	FLAG("zds-mute", &config.zds_mute),
+	TEXT("zds-nack", &config.zds_nack),
 	{ 0 },
 };
 
@@ -115,16 +83,51 @@ static void start(void)
 		exit(1);
 }
 
+/* For ztunnel's way to end. Before there are threads, which would take the signal. -1: it is not to
+ * be read. */
+static int open_sigterm(void)
+{
+	sigset_t signals;
+
+	if (!config.zds)
+		return -1;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	return signalfd(-1, &signals, SFD_CLOEXEC);
+}
+
+static void loop(int sigterm)
+{
+	int commands = commands_are_given() ? STDIN_FILENO : -1;
+
+	for (;;) {
+		struct pollfd waited[] = {
+			{ .fd = sigterm, .events = POLLIN },
+			{ .fd = commands, .events = POLLIN },
+			{ .fd = zds_fd(), .events = POLLIN },
+		};
+
+		if (poll(waited, 3, zds_timeout_ms()) < 0)
+			continue;
+		if (waited[0].revents)
+			drain("SIGTERM");
+		if (waited[1].revents)
+			read_commands();
+		if (config.zds)
+			zds_run(waited[2].revents);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	char line[4096];
+	int sigterm;
 
 	if (parse_options(options, argc, argv))
 		misuse(argv[1]);
+	if (config.zds && config.shared)
+		misuse("--zds with --shared");
+	sigterm = open_sigterm();
 	start();
-	while (fgets(line, sizeof(line), stdin)) {
-		line[strcspn(line, "\n")] = '\0';
-		say("ack", line, run(line));
-	}
-	return 0;
+	loop(sigterm);
 }
