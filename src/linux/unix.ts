@@ -78,31 +78,22 @@ export function setReceiveTimeout(socket: number, timeoutMs: number): void {
 
 /** The next connection, non-blocking, the caller's to close. Undefined: none is waiting. */
 export function acceptConnection(server: number): number | undefined {
-  return unlessAgain(() =>
-    uninterrupted('accept a connection', () =>
-      libc.accept4(server, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC),
-    ),
-  )
+  const accept = () => libc.accept4(server, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC)
+  return unlessAgain(() => uninterrupted('accept a connection', accept))
 }
 
 /** One packet, with a descriptor (which stays the caller's) where given. */
 export function sendPacket(socket: number, payload: Buffer, fd?: number): void {
-  const message = newMessage(payload.length)
+  const control = fd === undefined ? [] : [cmsgHeaderBytes + 4, 0, SOL_SOCKET, SCM_RIGHTS, fd]
+  const message = newMessage(payload.length, 4 * control.length)
+  message.set(new Uint8Array(Int32Array.from(control).buffer), at.cmsg)
   payload.copy(message, at.payload)
-  if (fd === undefined) {
-    message.writeBigUInt64LE(0n, at.control)
-    message.writeBigUInt64LE(0n, at.controllen)
-  } else {
-    const length = cmsgHeaderBytes + 4
-    message.writeBigUInt64LE(BigInt(length), at.controllen)
-    message.set(new Uint8Array(Int32Array.of(length, 0, SOL_SOCKET, SCM_RIGHTS, fd).buffer), at.cmsg)
-  }
   uninterrupted('send a packet', () => libc.sendmsg(socket, message, MSG_NOSIGNAL))
 }
 
 /** Undefined: nothing is there, or came before the time-out. */
 export function receivePacket(socket: number, maxBytes: number): Packet | undefined {
-  const message = newMessage(maxBytes)
+  const message = newMessage(maxBytes, cmsgHeaderBytes + 4 * maxFds)
   const length = unlessAgain(() => receive(socket, message))
   if (length === undefined) return undefined
   const flags = message.readInt32LE(at.flags)
@@ -133,7 +124,7 @@ function receivedFds(message: Buffer): number[] {
   return Array.from({ length: count }, (_, i) => message.readInt32LE(at.cmsg + cmsgHeaderBytes + 4 * i))
 }
 
-function newMessage(payloadBytes: number): Buffer {
+function newMessage(payloadBytes: number, controlBytes: number): Buffer {
   const message = Buffer.alloc(at.payload + payloadBytes)
   const address = BigInt(koffi().address(message))
   message.writeBigUInt64LE(address + BigInt(at.iovec), at.iov)
@@ -141,7 +132,7 @@ function newMessage(payloadBytes: number): Buffer {
   message.writeBigUInt64LE(address + BigInt(at.payload), at.iovec)
   message.writeBigUInt64LE(BigInt(payloadBytes), at.iovec + 8)
   message.writeBigUInt64LE(address + BigInt(at.cmsg), at.control)
-  message.writeBigUInt64LE(BigInt(cmsgHeaderBytes + 4 * maxFds), at.controllen)
+  message.writeBigUInt64LE(BigInt(controlBytes), at.controllen)
   return message
 }
 
