@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// conf/schema/*.json → src/schema/validators.gen.cjs. Compiling a schema at run time would cost the plugin 70 ms.
+// conf/schema/*.json → src/schema/*.gen.cjs. Compiling a schema at run time would cost the plugin 70 ms.
 import { readFileSync, writeFileSync } from 'node:fs'
-import { Ajv } from 'ajv'
+import { Ajv, type Options } from 'ajv'
 import standalone from 'ajv/dist/standalone/index.js'
 
 const header = [
@@ -26,31 +26,48 @@ export interface Validator {
 
 `
 
+interface Target {
+  readonly schema: string
+  /** What a validator is called → which part of the schema it checks. */
+  readonly exported: Readonly<Record<string, string>>
+  readonly options?: Options
+}
+
+const agentApi = (part: string, name: string): Target => ({
+  schema: 'agent-api',
+  exported: { [name]: `agent-api#/definitions/${part}` },
+  options: { inlineRefs: false },
+})
+
+/** File of src/schema → what is in it. One for each occasion: the plugin pays for what it loads. */
+const targets: Readonly<Record<string, Target>> = {
+  validators: {
+    schema: 'netconf',
+    exported: { validateNetConf: 'netconf' },
+    options: { allErrors: true, useDefaults: true },
+  },
+  'agent-request': agentApi('request', 'validateRequest'),
+  'agent-reply': agentApi('reply', 'validateReply'),
+  'agent-file': agentApi('enrollment', 'validateEnrollment'),
+}
+
 /** The validator carries its schema with it; the texts for people stay here. */
 function withoutTexts(key: string, value: unknown): unknown {
   return ['$comment', '$schema', 'title', 'description'].includes(key) ? undefined : value
 }
 
-/** Schema name → what the validator is called. */
-const schemas = { netconf: 'validateNetConf' }
-
-// CommonJS: ajv's ESM output still calls require for its runtime parts.
-const ajv = new Ajv({
-  allErrors: true,
-  useDefaults: true,
-  allowUnionTypes: true,
-  strict: true,
-  code: { source: true, esm: false, lines: true },
-})
-for (const name of Object.keys(schemas)) {
-  ajv.addSchema(
-    JSON.parse(readFileSync(new URL(`schema/${name}.json`, import.meta.url), 'utf8'), withoutTexts),
-  )
+function validators({ schema, exported, options }: Target): string {
+  // CommonJS: ajv's ESM output still calls require for its runtime parts.
+  const code = { source: true, esm: false, lines: true }
+  const ajv = new Ajv({ ...options, allowUnionTypes: true, strict: true, code })
+  const file = new URL(`schema/${schema}.json`, import.meta.url)
+  ajv.addSchema(JSON.parse(readFileSync(file, 'utf8'), withoutTexts))
+  return standalone.default(ajv, exported).trimEnd()
 }
-const exported = Object.fromEntries(Object.entries(schemas).map(([name, fn]) => [fn, name]))
-const code = standalone.default(ajv, exported)
-const declared = Object.keys(exported).map((fn) => `export declare const ${fn}: Validator\n`)
 
-const target = new URL('../src/schema/', import.meta.url)
-writeFileSync(new URL('validators.gen.cjs', target), `${header}${code.trimEnd()}\n`)
-writeFileSync(new URL('validators.gen.d.cts', target), `${header}${types}${declared.join('')}`)
+for (const [name, target] of Object.entries(targets)) {
+  const file = (end: string) => new URL(`../src/schema/${name}.gen.${end}`, import.meta.url)
+  const declared = Object.keys(target.exported).map((fn) => `export declare const ${fn}: Validator\n`)
+  writeFileSync(file('cjs'), `${header}${validators(target)}\n`)
+  writeFileSync(file('d.cts'), `${header}${types}${declared.join('')}`)
+}

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { inspect } from '../pods/inspect.ts'
-import { decisionFor, podName } from './decision.ts'
+import { isEnrolled } from './decision.ts'
 import { CniCode, CniError } from './errors.ts'
 import { failure } from './failure.ts'
+import { podName } from './request.ts'
 import type { CheckRequest } from './types.ts'
 
 /** CHECK: is everything that ADD did still there and alive? */
-export function check(request: CheckRequest): void {
-  if (!decisionFor(request).enroll) return
+export async function check(request: CheckRequest): Promise<void> {
+  if (!(await isEnrolled(request))) return
   const { containerId, ifname, netns, config } = request
   const addresses = (request.prevResult.ips ?? []).flatMap(
     ({ address }) => address?.replace(/\/.*$/, '') ?? [],

@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-import { decide, excludedBy } from '../policy/decide.ts'
+import { decide, excludedByNamespace } from '../policy/decide.ts'
 import type { Decision } from '../policy/pod.ts'
-import { CniCode, CniError } from './errors.ts'
 import { podOf } from './request.ts'
 import type { AddRequest, CheckRequest } from './types.ts'
 
 /** Whether the pod is enrolled. Throws PolicyError for one that cannot be captured as it asks, and code 11 when nobody can tell. */
-export function decisionFor(request: AddRequest | CheckRequest): Decision {
+export async function decisionFor(request: AddRequest): Promise<Decision> {
+  return decidedHere(request) ?? (await import('./agent.ts')).decidedByAgent(request)
+}
+
+/** For CHECK: how the pod is captured does not matter. Throws as `decisionFor` does. */
+export async function isEnrolled(request: CheckRequest): Promise<boolean> {
+  return decidedHere(request)?.enroll ?? (await import('./agent.ts')).isEnrolledByAgent(request)
+}
+
+/** Undefined: the agent has to be asked. */
+function decidedHere(request: AddRequest | CheckRequest): Decision | undefined {
   const { config } = request
   const pod = podOf(request)
   if (config.enrollment.source === 'static') return decide(pod, config)
   const reason =
-    pod.name === undefined ? 'not a pod of Kubernetes: CNI_ARGS has no K8S_POD_NAME' : excludedBy(pod, config)
-  if (reason !== undefined) return { enroll: false, reason, warnings: [] }
-  throw new CniError(CniCode.tryAgain, `cannot tell whether ${podName(request)} is enrolled`, {
-    details: `no agent answers on ${config.agentSocket}: start the ambridge agent on this node, or set enrollment.source to "static"`,
-  })
-}
-
-/** For messages: namespace/name, or the container where the runtime names no pod. */
-export function podName(request: AddRequest | CheckRequest): string {
-  const { namespace, name } = podOf(request)
-  return name === undefined ? `container ${request.containerId}` : `pod ${namespace ?? 'default'}/${name}`
+    pod.name === undefined
+      ? 'not a pod of Kubernetes: CNI_ARGS has no K8S_POD_NAME'
+      : excludedByNamespace(pod, config)
+  return reason === undefined ? undefined : { enroll: false, reason, warnings: [] }
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { PolicyError } from '../policy/error.ts'
 import { RemedyError } from '../remedy.ts'
 import { CniCode, CniError, describe } from './errors.ts'
 
@@ -6,7 +7,7 @@ const rootHint = 'the container runtime must run the plugin as root (CAP_BPF, CA
 
 /** What went wrong below a handler, as the runtime and its user are to read it. */
 export function failure(what: string, cause: unknown): CniError {
-  if (cause instanceof CniError) return cause
+  if (cause instanceof CniError || cause instanceof PolicyError) return CniError.from(cause)
   if (cause instanceof RemedyError) return remediable(what, cause)
   const code = (cause as { code?: unknown } | undefined)?.code
   if (code === 'EPERM' || code === 'EACCES') {

@@ -13,8 +13,8 @@ export interface HandlerDeps {
 
 export function createHandlers({ log }: HandlerDeps): Handlers {
   return {
-    add: async (request) => add(request, log),
-    check: async (request) => check(request),
+    add: (request) => add(request, log),
+    check: (request) => check(request),
     del: async (request) => del(request, log),
     gc: async (request) => gc(request),
     status: async (request) => status(request),

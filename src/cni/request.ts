@@ -40,6 +40,12 @@ export function podOf(request: AddRequest | CheckRequest | DelRequest): Pod {
   }
 }
 
+/** For messages: namespace/name, or the container where the runtime names no pod. */
+export function podName(request: AddRequest | CheckRequest): string {
+  const { namespace, name } = podOf(request)
+  return name === undefined ? `container ${request.containerId}` : `pod ${namespace ?? 'default'}/${name}`
+}
+
 interface Parts extends Omit<AddRequest, 'command' | 'netns'> {
   readonly command: 'ADD' | 'CHECK' | 'DEL'
   readonly netns?: string

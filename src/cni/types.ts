@@ -41,6 +41,7 @@ export interface NetConf extends PolicyConfig {
   readonly logLevel: LogLevel
   readonly logFile: string
   readonly agentSocket: string
+  readonly enrollmentFile: string
   readonly bpffs: string
   readonly capabilities?: Readonly<Record<string, boolean>> | null
   readonly runtimeConfig?: RuntimeConfig | null

@@ -390,12 +390,13 @@ describe('the node:', () => {
   })
 
   test('no agent answers', async () => {
-    const conf = { enrollment: { source: 'agent' }, agentSocket: join(dir, 'agent.sock') }
+    const [agentSocket, enrollmentFile] = [join(dir, 'agent.sock'), join(dir, 'enrollment.json')]
+    const conf = { enrollment: { source: 'agent' }, agentSocket, enrollmentFile }
     expect(await refusalOf({ conf })).toEqual({
       cniVersion: '1.0.0',
       code: 11,
       msg: 'cannot tell whether pod shop/cart is enrolled',
-      details: `no agent answers on ${conf.agentSocket}: start the ambridge agent on this node, or set enrollment.source to "static"`,
+      details: `no agent: ${agentSocket} is not there; ${enrollmentFile} is not there; start the ambridge agent on this node, or set enrollment.source to "static"`,
     })
   })
 

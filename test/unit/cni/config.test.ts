@@ -63,6 +63,7 @@ const expectations: Readonly<Record<string, string>> = {
   logLevel: `one of ${levels}`,
   logFile: 'string',
   agentSocket: 'string',
+  enrollmentFile: 'string',
   bpffs: 'string',
   capabilities: 'object',
   'capabilities.x': 'boolean',
@@ -161,6 +162,11 @@ const values: [Record<string, unknown>, string, string][] = [
     'agentSocket: expected a path that begins with /, found ""',
   ],
   [
+    { enrollmentFile: 'x.json' },
+    'enrollmentFile must be an absolute path',
+    'enrollmentFile: expected a path that begins with /, found "x.json"',
+  ],
+  [
     { bpffs: './x' },
     'bpffs must be an absolute path',
     'bpffs: expected a path that begins with /, found "./x"',
@@ -223,6 +229,7 @@ test('the smallest configuration gets the defaults that the schema promises', ()
     logLevel: 'warn',
     logFile: '/var/log/ambridge/cni.log',
     agentSocket: '/run/ambridge/agent.sock',
+    enrollmentFile: '/var/lib/ambridge/enrollment.json',
     bpffs: '/sys/fs/bpf/ambridge',
   })
 })
@@ -246,6 +253,7 @@ test('what is given stays, and so do the fields of other owners', () => {
     logLevel: 'debug',
     logFile: '/log',
     agentSocket: '/socket',
+    enrollmentFile: '/file',
     bpffs: '/pins',
     capabilities: null,
     runtimeConfig: { cgroupPath: '/kubepods/x', 'io.kubernetes.cri.pod-annotations': null, mac: '00:00' },
