@@ -168,7 +168,8 @@ function requireChainable(path: string, text: string): void {
   throw new HostError(`${path} has ${found}, so nothing can be chained to it`, remedy)
 }
 
-function requireValidEntry(entry: string): void {
+/** Throws HostError. */
+export function requireValidEntry(entry: string): void {
   const problem = entryProblem(entry)
   if (problem === undefined) return
   throw new HostError(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The command line, `ambridge <command>`: a bundle that the one executable carries as an asset. */
 import { Command, CommanderError } from 'commander'
+import { agentCommand } from './commands/agent.ts'
 import { installCommand } from './commands/install.ts'
 import { loadCommand } from './commands/load.ts'
 import { statusCommand } from './commands/status.ts'
@@ -9,6 +10,7 @@ import { unloadCommand } from './commands/unload.ts'
 import { versionCommand } from './commands/version.ts'
 
 const commands: readonly Command[] = [
+  agentCommand(),
   installCommand(),
   uninstallCommand(),
   loadCommand(),

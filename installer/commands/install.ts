@@ -72,7 +72,8 @@ function outcome({ change, absent }: Step, dryRun: boolean): string {
   return dryRun ? `would ${change}` : `${change.replace(/e$/, '')}ed`
 }
 
-function entryText(entry: string): string {
+/** A file, or the JSON itself. */
+export function entryText(entry: string): string {
   if (entry.trimStart().startsWith('{')) return entry.trim()
   try {
     return readFileSync(entry, 'utf8').trim()
@@ -86,7 +87,8 @@ function entryText(entry: string): string {
   }
 }
 
-function ownSource(): InstallSource {
+/** What the single executable carries; in development, nothing. */
+export function ownSource(): InstallSource {
   const version = typeof __VERSION__ === 'undefined' ? 'development' : __VERSION__
   if (!isSea()) return { version, nativeFiles: [] }
   const bytes = (name: string) => Buffer.from(getRawAsset(name))

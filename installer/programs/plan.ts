@@ -128,9 +128,14 @@ function registerKubelet(store: Store, dir: string | undefined, root: string): v
 /** Where the probes program is attached when nobody named a cgroup. */
 function usualProbeCgroup(probe: number, root: string): string {
   if (probe !== ProbeMode.kubelet) return root
-  const usual = ['system.slice/kubelet.service', 'kubelet.slice', 'kubelet'].map((path) => `${root}/${path}`)
-  const found = usual.find((dir) => statSync(dir, { throwIfNoEntry: false })?.isDirectory())
+  const found = usualKubeletCgroup(root)
   if (found !== undefined) return found
   const remedy = 'name it: --kubelet-cgroup PATH; or choose --probes uid, any-host-socket or off'
   throw new RemedyError('--probes kubelet: no cgroup that holds the kubelet alone was found', remedy)
+}
+
+/** Of a kubelet that systemd runs, or k3s and its like. */
+export function usualKubeletCgroup(root: string): string | undefined {
+  const usual = ['system.slice/kubelet.service', 'kubelet.slice', 'kubelet'].map((path) => `${root}/${path}`)
+  return usual.find((dir) => statSync(dir, { throwIfNoEntry: false })?.isDirectory())
 }

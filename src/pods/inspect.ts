@@ -33,14 +33,23 @@ export function inspect(
         ? [`address ${addr} is not registered`]
         : []
     }),
-    ...(hasLiveInbound(store, cookie, identity.ino, bpffs) ? [] : ['inbound capture is not attached']),
+    ...(hasLiveInbound(store, key, cookie, identity.ino, bpffs) ? [] : ['inbound capture is not attached']),
     ...severedLinks(bpffs).map((name) => `link ${name} is severed: run "ambridge load"`),
   ]
 }
 
-function hasLiveInbound(store: Store, cookie: bigint, ino: bigint, bpffs: string): boolean {
-  const pins = attachmentsOf(store, cookie).map(([key]) => linkPin(bpffs, key))
-  return pins.some((pin) => isThere(pin) && isInboundAlive(pin, ino))
+/** By its own pin, or that of another attachment of the same netns. */
+function hasLiveInbound(
+  store: Store,
+  key: AttachmentKey,
+  cookie: bigint,
+  ino: bigint,
+  bpffs: string,
+): boolean {
+  const isLive = (pin: string) => isThere(pin) && isInboundAlive(pin, ino)
+  // To look for the others is to read all of the node.
+  if (isLive(linkPin(bpffs, key))) return true
+  return attachmentsOf(store, cookie).some(([other]) => isLive(linkPin(bpffs, other)))
 }
 
 /** Names of the node-wide links whose cgroup is gone. */

@@ -2,6 +2,7 @@
 /** The executable under test, as an administrator and as a container runtime run it. */
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { execa } from 'execa'
 import { type ExecOptions, type ExecResult, run, tryRun } from './exec.ts'
 
 const executable = fileURLToPath(new URL('../../dist/ambridge', import.meta.url))
@@ -61,6 +62,24 @@ export async function tryCni(command: CniCommand, call: CniCall): Promise<CniOut
     input: JSON.stringify(call.conf),
   })
   return { code, output: stdout === '' ? undefined : JSON.parse(stdout), stderr }
+}
+
+/** Run the plugin, and kill it after so long. Undefined: it was killed. */
+export async function killCni(
+  command: CniCommand,
+  call: CniCall,
+  afterMs: number,
+): Promise<CniOutcome | undefined> {
+  const { stdout, stderr, exitCode } = await execa(ambridgePath(), [], {
+    env: { ...environmentOf(command, call), ...call.env },
+    input: JSON.stringify(call.conf),
+    reject: false,
+    // 0 would be: never.
+    timeout: Math.max(1, afterMs),
+    killSignal: 'SIGKILL',
+  })
+  if (exitCode === undefined) return undefined
+  return { code: exitCode, output: stdout === '' ? undefined : JSON.parse(stdout), stderr }
 }
 
 /** Run the plugin, which has to succeed. Gives its result. */

@@ -53,6 +53,8 @@ export interface Daemon {
   readonly pid: number
   readonly exited: Promise<void>
   hasExited(): boolean
+  /** After its end; undefined: a signal ended it. */
+  exitCode(): number | undefined
   /** SIGTERM, and SIGKILL when it has not ended in time. */
   stop(graceMs?: number): Promise<void>
 }
@@ -73,13 +75,16 @@ export function startDaemon(
   })
   if (child.pid === undefined) throw new Error(`cannot start ${command}`)
   let ended = false
-  const exited = child.then(() => {
+  let code: number | undefined
+  const exited = child.then(({ exitCode }) => {
     ended = true
+    code = exitCode
   })
   return {
     pid: child.pid,
     exited,
     hasExited: () => ended,
+    exitCode: () => code,
     stop: async (graceMs = 5_000) => {
       child.kill('SIGTERM')
       const timer = setTimeout(() => child.kill('SIGKILL'), graceMs)

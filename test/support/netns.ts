@@ -111,7 +111,8 @@ export async function lan(count: number): Promise<SmallLan> {
   return { router, hosts, dispose, [Symbol.asyncDispose]: dispose }
 }
 
-async function addHost(router: Netns, index: number): Promise<LanHost> {
+/** One more, which the caller disposes. */
+export async function addHost(router: Netns, index: number): Promise<LanHost> {
   const netns = await Netns.create(`h${index}`)
   const ipv4 = `10.250.0.${index}`
   const ipv6 = `fd10:250::${index.toString(16)}`

@@ -20,8 +20,10 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   policy: ['address'],
   bpf: [...leaves, 'native'],
   linux: [...leaves, 'native'],
-  'agent-api': ['address'],
-  zds: ['address'],
+  // The plugin's half is a client of a socket, the agent's a server.
+  'agent-api': ['linux', 'policy', 'schema', 'log', 'native', 'remedy'],
+  zds: ['linux', 'log', 'native', 'remedy'],
+  k8s: ['log', 'remedy'],
   test: [
     'main',
     'cni',
