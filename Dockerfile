@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# An image that holds dist/ambridge.
+# The image of conf/manifests/ambridge.yaml.
 
 FROM node:24-bookworm-slim AS build
 RUN apt-get -qq update && apt-get install -qqy --no-install-recommends \
@@ -11,9 +11,9 @@ COPY bpf bpf
 COPY conf conf
 COPY installer installer
 COPY src src
-RUN npm run build
+RUN npm run build && bash installer/image.sh /image
 
 # Not distroless: Node needs libstdc++, which Debian's slim image has.
 FROM debian:bookworm-slim
-COPY --from=build /src/dist/ambridge /usr/local/bin/ambridge
+COPY --from=build /image/ /usr/local/bin/
 ENTRYPOINT ["/usr/local/bin/ambridge"]

@@ -25,6 +25,7 @@ export default defineConfig({
           ...root(3),
         },
       },
+      { test: { name: 'cluster', include: ['test/cluster/**/*.test.ts'], ...root(4) } },
     ],
   },
 })

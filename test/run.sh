@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# run.sh: what `npm test` runs: types, lint, generated files, every test, as root. Its last line is "N passed, N failed".
+# run.sh: what `npm test` runs: types, lint, generated files, Kubernetes (built once), every test, as root.
+# Its last line is "N passed, N failed".
 # CI=true: longer fuzzing, and a skipped test counts as failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -27,6 +28,7 @@ rm -f $results
 gate types npm run -s typecheck
 gate lint npm run -s check
 gate 'generated files' npm run -s gen:check
+gate Kubernetes bash test/support/runtime/build-kubernetes.sh
 echo 'gate: tests'
 vitest run --reporter=default --reporter=json --outputFile.json=$results
 node test/summary.ts $results $? "${failed_gates[@]}"
