@@ -16,7 +16,7 @@ import { guardPins, linkPin } from '../../src/pods/withdraw.ts'
 import { RemedyError } from '../../src/remedy.ts'
 import { explainLoadError, notAllowed, requireNetnsCookie } from './features.ts'
 import { attachLinks } from './links.ts'
-import { planFor } from './plan.ts'
+import { type Plan, planFor } from './plan.ts'
 import { collectSteps, type Report, type Step } from './report.ts'
 import type { LoadOptions } from './settings.ts'
 
@@ -30,7 +30,7 @@ export function load(options: LoadOptions): Step[] {
   const paths = makeDirectories(options.bpffs, report)
   using loaded = loadPrograms(paths, report)
   using store = new Store(paths.maps)
-  const plan = planFor(options, store)
+  const plan = planOrUndo(options, store, loaded, paths)
   // Settings first: a program that runs before they are there would not know the proxy.
   store.settings.set(0, plan.settings)
   plan.registerCgroups(report)
@@ -75,6 +75,7 @@ function objectsCrc(): number {
 }
 
 interface Programs extends Disposable {
+  readonly isFirst: boolean
   readonly isUpgrade: boolean
   programFd(program: string): number
 }
@@ -94,10 +95,10 @@ function loadPrograms(paths: PinPaths, report: Report): Programs {
     probeInbound(paths.maps)
     pinPrograms(loaded, names, paths.progs)
     report('program', `${names.length} programs`, known === undefined ? 'loaded' : 'upgraded')
-    const isUpgrade = known !== undefined
-    return Object.assign(loaded, { isUpgrade })
+    const isFirst = known === undefined
+    return Object.assign(loaded, { isFirst, isUpgrade: !isFirst })
   } catch (err) {
-    if (known === undefined) removeMaps(paths)
+    if (known === undefined) removeAll(paths)
     throw explainLoadError(err)
   } finally {
     object[Symbol.dispose]()
@@ -115,7 +116,7 @@ function loadedCrc(mapsDir: string): number | undefined {
 }
 
 /** A failed first load leaves nothing behind. */
-function removeMaps(paths: PinPaths): void {
+function removeAll(paths: PinPaths): void {
   rmSync(dirname(paths.maps), { recursive: true, force: true })
 }
 
@@ -131,6 +132,7 @@ function pinPrograms(loaded: LoadedObject, names: readonly string[], dir: string
 function pinnedPrograms(dir: string): Programs {
   const stack = new DisposableStack()
   return {
+    isFirst: false,
     isUpgrade: false,
     programFd: (program) => {
       const fd = openPin(join(dir, program))
@@ -138,6 +140,16 @@ function pinnedPrograms(dir: string): Programs {
       return fd
     },
     [Symbol.dispose]: () => stack.dispose(),
+  }
+}
+
+/** What cannot be attached as asked is not left loaded, when this was the first load. */
+function planOrUndo(options: LoadOptions, store: Store, { isFirst }: Programs, paths: PinPaths): Plan {
+  try {
+    return planFor(options, store)
+  } catch (err) {
+    if (isFirst) removeAll(paths)
+    throw err
   }
 }
 
