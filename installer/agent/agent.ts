@@ -38,16 +38,19 @@ export async function runAgent(parts: AgentParts, stop: AbortSignal): Promise<vo
     stop.addEventListener('abort', () => resolve(), { once: true })
   })
   requireSingle(options.socket)
-  const steps = load(options.load).filter(({ result }) => result !== 'already there')
-  log.info('programs are loaded', { changes: steps.length })
-  await using agent = new Agent(parts)
-  await agent.serveHttp()
-  await Promise.race([agent.knowPods(), stopped])
-  if (!stop.aborted) {
-    agent.listen()
-    await agent.keepNode()
-    log.info('agent is running', { node: options.nodeName, zds: options.zds, socket: options.socket })
-    await stopped
+  {
+    await using agent = new Agent(parts)
+    const steps = load(options.load).filter(({ result }) => result !== 'already there')
+    log.info('programs are loaded', { changes: steps.length })
+    await agent.serveHttp()
+    await Promise.race([agent.knowPods(), stopped])
+    if (!stop.aborted) {
+      agent.listen()
+      await agent.keepNode()
+      log.info('agent is running', { node: options.nodeName, zds: options.zds, socket: options.socket })
+      await stopped
+    }
+    log.info('asked to stop')
   }
   log.info('agent stops')
 }

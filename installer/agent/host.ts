@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Keeps the plugin on the host, and its entry in the conflist, whatever the primary CNI writes. */
-import { type FSWatcher, watch } from 'node:fs'
+import { type FSWatcher, statSync, watch } from 'node:fs'
 import type { Logger } from '../../src/log.ts'
 import type { InstallSource } from '../commands/install.ts'
 import { applySteps } from '../files.ts'
@@ -22,6 +22,8 @@ export interface HostOptions {
 export class Host implements Disposable {
   readonly #options: HostOptions
   #watcher: FSWatcher | undefined
+  /** Inode. */
+  #watched: number | undefined
   #timer: NodeJS.Timeout | undefined
   #installed = false
   #problem: string | undefined = 'the plugin is not installed yet'
@@ -69,13 +71,19 @@ export class Host implements Disposable {
     this.#installed = true
   }
 
+  /** A directory that was made anew is another one. */
   #watch(): void {
-    this.#watcher ??= watch(this.#options.install.confDir, () => {
-      clearTimeout(this.#timer)
-      this.#timer = setTimeout(() => this.keep(), settleMs)
-    }).on('error', () => {
-      this.#watcher?.close()
-      this.#watcher = undefined
-    })
+    const { confDir } = this.#options.install
+    const ino = statSync(confDir, { throwIfNoEntry: false })?.ino
+    if (ino === undefined || ino !== this.#watched) this.#watcher?.close()
+    if (ino !== undefined && ino !== this.#watched) {
+      this.#watcher = watch(confDir, () => {
+        clearTimeout(this.#timer)
+        this.#timer = setTimeout(() => this.keep(), settleMs)
+      }).on('error', () => {
+        this.#watched = undefined
+      })
+    }
+    this.#watched = ino
   }
 }

@@ -43,6 +43,17 @@ export function parseHttp(text: string): AgentOptions['http'] {
   throw new RemedyError(`--http: ${JSON.stringify(text)} is not ADDRESS:PORT`, 'such as: 127.0.0.1:15014')
 }
 
+/** Names, separated by commas; an empty text: none. */
+export function parseNamespaces(text: string): string[] {
+  const names = text.trim() === '' ? [] : text.split(',').map((name) => name.trim())
+  const wrong = names.find((name) => !/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name))
+  if (wrong === undefined) return names
+  throw new RemedyError(
+    `--exclude-namespaces: ${JSON.stringify(wrong)} is not the name of a namespace`,
+    'such as: kube-system,monitoring',
+  )
+}
+
 /** A file, or the YAML itself, as Istio's AMBIENT_ENABLEMENT_SELECTOR has it. */
 export function readSelectors(given: string | undefined): readonly EnablementSelector[] {
   if (given === undefined || given.trim() === '') return defaultSelectors

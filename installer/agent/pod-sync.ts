@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Makes a running pod be in the mesh, or out of it, as the API server has it now. */
 import type { PodView } from '../../src/k8s/view.ts'
-import type { Netns } from '../../src/linux/netns.ts'
 import { podProcesses } from '../../src/linux/procs.ts'
-import { enroll } from '../../src/pods/enroll.ts'
 import { inspect } from '../../src/pods/inspect.ts'
 import { withdraw } from '../../src/pods/withdraw.ts'
 import type { PodPolicy } from '../../src/policy/pod.ts'
@@ -12,6 +10,7 @@ import type { Workload } from '../../src/zds/server.ts'
 import { locatePod } from './locate.ts'
 import { type AgentNode, decisionOn, infoOf, nameOf, ofPod, redirection, registrations } from './node.ts'
 import { ReadOnce } from './read-once.ts'
+import { pathOf, registerRunning } from './register.ts'
 import { Retries } from './retries.ts'
 import { Turns } from './turns.ts'
 
@@ -24,6 +23,8 @@ export class PodSync implements AsyncDisposable {
   readonly #turns = new Turns(atOnce)
   readonly #processes = new ReadOnce(podProcesses)
   readonly #registrations = new ReadOnce(() => registrations(this.#node.bpffs))
+  /** Uids of those that were registered. */
+  readonly #sidecars = new Set<string>()
   #stopped = false
 
   constructor(node: AgentNode) {
@@ -85,14 +86,17 @@ export class PodSync implements AsyncDisposable {
     if (seen !== undefined) workloads.see(uid)
     const pod = seen ?? (await this.#unseen(uid))
     // The container runtime's DEL takes back the rest.
-    if (pod === undefined) return workloads.drop(uid)
+    if (pod === undefined) {
+      this.#sidecars.delete(uid)
+      return workloads.drop(uid)
+    }
     const decision = decisionOn(pod, this.#node)
     if (decision === undefined) return
     if (!decision.enroll) return this.#withdraw(pod, decision.reason, asked)
     // What DEL took back stays taken back, also while processes of the pod are there.
     if (pod.deleting && ofPod(pod, registrations(this.#node.bpffs)).length === 0) return workloads.drop(uid)
-    // A sidecar comes with its pod: there is nobody to hand a running one to.
-    if (decision.policy.mode !== 'sidecar') await this.#enroll(pod, decision.policy, asked)
+    if (decision.policy.mode === 'sidecar') this.#keepSidecar(pod, decision.policy, asked)
+    else await this.#enroll(pod, decision.policy, asked)
   }
 
   /** One that the plugin added before the watch told of it: the API server knows whether it is still there. */
@@ -144,44 +148,44 @@ export class PodSync implements AsyncDisposable {
 
   /** False when the pod does not run yet: the plugin enrolls it then. */
   async #enrollRunning(pod: PodView, policy: PodPolicy, asked: number): Promise<boolean> {
-    const { workloads, bpffs, log, metrics } = this.#node
-    const registered = ofPod(pod, this.#registrations.since(asked))
-    const found = locatePod(pod, registered, this.#processes.since(asked))
-    if (found === undefined) {
+    const { workloads } = this.#node
+    const running = this.#locate(pod, asked)
+    if (running === undefined) {
       // A ztunnel that was asked to keep it still may.
       if (workloads.get(pod.uid) !== undefined) await workloads.drop(pod.uid)
       return false
     }
-    const { netns, containerId, cgroup } = found
-    using own = netns.duplicate()
-    const known = registered.find((each) => each.netns === own.cookie())
-    const key = known?.key ?? { containerId, ifname: 'eth0' }
-    const faults = known === undefined ? ['not registered'] : inspect(key, pathOf(own), [], bpffs)
-    const register = () => {
-      if (faults.length === 0) return
-      enroll(
-        {
-          key,
-          netns: own,
-          allowOwnNetns: false,
-          addresses: pod.ips,
-          pod: { ...pod, uid: pod.configHash ?? pod.uid },
-          cgroupPath: cgroup,
-          policy,
-        },
-        bpffs,
-      )
-      const wasEnrolled = pod.annotations[redirection] === 'enabled'
-      if (wasEnrolled) metrics.repairs.inc({ kind: 'registration' })
-      log[wasEnrolled ? 'warn' : 'info']('running pod enrolled', { pod: nameOf(pod), containerId, faults })
-    }
+    using netns = running.netns
+    const wasEnrolled = pod.annotations[redirection] === 'enabled'
     try {
       // The proxy first: then its listeners are there when the first connection is captured.
-      await this.#tell(() => workloads.serve(pod.uid, infoOf(pod), netns, key))
+      await this.#tell(() => workloads.serve(pod.uid, infoOf(pod), netns.duplicate(), running.key))
     } finally {
-      register()
+      registerRunning(pod, policy, { ...running, wasEnrolled }, this.#node)
     }
     return true
+  }
+
+  /** A sidecar comes with its pod: a running one is not enrolled. But what ADD registered stays registered. */
+  #keepSidecar(pod: PodView, policy: PodPolicy, asked: number): void {
+    if (!this.#sidecars.has(pod.uid)) {
+      if (ofPod(pod, this.#registrations.since(asked)).length > 0) this.#sidecars.add(pod.uid)
+      return
+    }
+    const running = this.#locate(pod, asked)
+    if (running === undefined) return
+    using _ = running.netns
+    registerRunning(pod, policy, { ...running, wasEnrolled: true }, this.#node)
+  }
+
+  /** The netns is the caller's. */
+  #locate(pod: PodView, asked: number) {
+    const registered = ofPod(pod, this.#registrations.since(asked))
+    const found = locatePod(pod, registered, this.#processes.since(asked))
+    if (found === undefined) return undefined
+    const { netns, containerId, cgroup } = found
+    const known = registered.find((each) => each.netns === netns.cookie())
+    return { netns, cgroup, key: known?.key ?? { containerId, ifname: 'eth0' }, isKnown: known !== undefined }
   }
 
   /** A ztunnel that is not there gets the pod in its snapshot, and then `accept` leads here again. */
@@ -192,8 +196,4 @@ export class PodSync implements AsyncDisposable {
       if (!(err instanceof ZdsError) || err.reason !== 'no-ztunnel') throw err
     }
   }
-}
-
-function pathOf(netns: Netns): string {
-  return `/proc/self/fd/${netns.fd}`
 }

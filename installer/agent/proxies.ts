@@ -33,6 +33,10 @@ export class Proxies {
    * pods, root of the node is trusted. Throws RemedyError otherwise.
    */
   admit(pid: number): void {
+    if (pid === 0) {
+      const remedy = 'run the agent in the pid namespace of the host: hostPID: true'
+      throw new RemedyError('the process that connects is not to be seen from here', remedy)
+    }
     const startTime = startTimeOf(pid)
     const { podUid, cgroup } = parseCgroups(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))
     if (podUid !== undefined) requireZtunnel(podUid, this.#cluster, this.#rules.ztunnel)

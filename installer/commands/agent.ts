@@ -5,7 +5,13 @@ import { createLogger, winstonSink } from '../../src/log.ts'
 import { RemedyError } from '../../src/remedy.ts'
 import { entryWith } from '../agent/entry.ts'
 import { parseLogLevels } from '../agent/log-levels.ts'
-import { type AgentOptions, parseHttp, parseZtunnel, readSelectors } from '../agent/options.ts'
+import {
+  type AgentOptions,
+  parseHttp,
+  parseNamespaces,
+  parseZtunnel,
+  readSelectors,
+} from '../agent/options.ts'
 import { requireCgroupRoot } from '../programs/cgroups.ts'
 import { usualKubeletCgroup } from '../programs/plan.ts'
 import type { LoadOptions } from '../programs/settings.ts'
@@ -96,7 +102,8 @@ function agentOptions(flags: Flags): AgentOptions {
     throw new RemedyError('--node-name is missing', 'name the node, or set NODE_NAME, as the DaemonSet does')
   }
   const load = loadFlags(flags)
-  const excludeNamespaces = flags.excludeNamespaces?.split(',').map((name) => name.trim())
+  const exclusions = flags.excludeNamespaces
+  const excludeNamespaces = exclusions === undefined ? undefined : parseNamespaces(exclusions)
   const shared = { bpffs: load.bpffs, socket, enrollmentFile, excludeNamespaces }
   return {
     nodeName,

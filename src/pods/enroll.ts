@@ -6,7 +6,7 @@ import { attachGuard } from '../bpf/guard.ts'
 import { attachInbound, isInboundAlive, upgradeInbound } from '../bpf/inbound.ts'
 import { type AttachmentKey, attachmentsOf, register, requireSettings } from '../bpf/pods.ts'
 import { type CapturePolicy, modeOf, type PrimaryAddresses } from '../bpf/policy.ts'
-import { Store } from '../bpf/store.ts'
+import { CgroupRole, Store } from '../bpf/store.ts'
 import { pinPaths } from '../linux/bpffs.ts'
 import { cgroup2Root, cgroupId, cgroupLevel, findPodCgroup } from '../linux/cgroup.ts'
 import { hostNetnsIdentity, isSameNetns, type Netns } from '../linux/netns.ts'
@@ -179,9 +179,14 @@ function podCgroup(store: Store, { cgroupPath, pod }: EnrollRequest) {
   const dir = findPodCgroup(root, { cgroupPath, podUid: pod.uid || undefined })
   if (dir === undefined) return undefined
   const { captureCgroup } = requireSettings(store)
-  if (!ancestors(root, dir).some((each) => cgroupId(each) === captureCgroup)) {
+  const above = ancestors(root, dir).map(cgroupId)
+  if (!above.includes(captureCgroup)) {
     const remedy = 'attach the programs to a cgroup that holds every pod: ambridge load --cgroup PATH'
     throw new RemedyError(`cgroup ${dir} of the pod is outside of the captured cgroup`, remedy)
+  }
+  if (above.some((id) => store.cgroups.get(id)?.role === CgroupRole.proxy)) {
+    const remedy = 'name a cgroup that holds the proxy alone: ambridge load --proxy-cgroup PATH'
+    throw new RemedyError(`cgroup ${dir} of the pod is in a proxy's cgroup`, remedy)
   }
   return { id: cgroupId(dir), level: cgroupLevel(root, dir) }
 }

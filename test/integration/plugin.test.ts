@@ -292,6 +292,18 @@ describe("the pod's cgroup", () => {
     expect(await traces()).toEqual(nothing)
   })
 
+  test("in a proxy's is refused: its connections would pass the proxy by", async () => {
+    await using inside = mesh.proxy.child('pod')
+    expect(await tryCni('ADD', call({ runtimeConfig: { cgroupPath: inside.path } }))).toMatchObject({
+      code: 1,
+      output: {
+        code: 11,
+        details: expect.stringContaining(`cgroup ${inside.dir} of the pod is in a proxy's cgroup`),
+      },
+    })
+    expect(await traces()).toEqual(nothing)
+  })
+
   test('may be absent', async () => {
     expect(await cgroupFoundBy({ uid: '00000000-0000-0000-0000-000000000000' })).toBe('0')
   })
