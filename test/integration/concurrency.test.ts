@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { Netns as OpenNetns } from '../../src/linux/netns.ts'
 import { type CniCall, type CniOutcome, cni, tryCni } from '../support/ambridge.ts'
-import { own } from '../support/cleanup.ts'
 import { run } from '../support/exec.ts'
 import { Mesh } from '../support/mesh.ts'
+import { type NetnsCrowd, netnsCrowd } from '../support/netns-crowd.ts'
 
 const podCount = 200
 const atOnce = 30
@@ -19,41 +19,22 @@ interface Pod {
 }
 
 let mesh: Mesh
+let crowd: NetnsCrowd
 let pods: readonly Pod[]
-const releases: (() => Promise<void>)[] = []
 
 beforeAll(async () => {
   mesh = await Mesh.create({ hosts: 1 })
-  pods = await makeNetnses(podCount)
+  crowd = await netnsCrowd(podCount)
+  pods = crowd.netnses.map(({ path, address }, i) => ({ containerId: `crowd-${i}`, netns: path, address }))
 })
 afterEach(async () => {
   const { pods: left } = await mesh.status()
   for (const { containerId, ifname } of left) await cni('DEL', { containerId, ifname, conf: mesh.conf() })
 })
 afterAll(async () => {
-  for (const release of releases) await release()
+  await crowd?.[Symbol.asyncDispose]()
   await mesh?.dispose()
 })
-
-/** Each with one interface and one address, made by few processes. */
-async function makeNetnses(count: number): Promise<Pod[]> {
-  const made = Array.from({ length: count }, (_, i) => `ambt${process.pid}-crowd${i}`)
-  for (const name of made) releases.push(own({ kind: 'netns', name }))
-  const addresses = made.map((_, i) => `10.240.${i >> 7}.${(i & 127) + 1}`)
-  await ip(made.map((name) => `netns add ${name}`))
-  await ip(made.map((name) => `link add eth0 netns ${name} type veth peer name peer0 netns ${name}`))
-  const script = made.map((name, i) => `ip -n ${name} addr add ${addresses[i]}/24 dev eth0`).join('\n')
-  await run('sh', ['-ec', script], { timeoutMs: 120_000 })
-  return made.map((name, i) => ({
-    containerId: `crowd-${i}`,
-    netns: `/run/netns/${name}`,
-    address: addresses[i] ?? '',
-  }))
-}
-
-async function ip(commands: readonly string[]): Promise<void> {
-  await run('ip', ['-batch', '-'], { input: `${commands.join('\n')}\n`, timeoutMs: 120_000 })
-}
 
 function callFor({ containerId, netns, address }: Pod): CniCall {
   const prevResult = {

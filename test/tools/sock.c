@@ -22,6 +22,7 @@ const char usage[] =
 	"                  --io-uring-async] [--freebind] [--first-hop IP] [--recycled]\n"
 	"                  [--passed-from NETNS] [--passed-cgroup DIR] [--expect TEXT]\n"
 	"       sock churn HOST PORT [--timeout MS] [--expect TEXT] [--workers N] [--pause MS]\n"
+	"       sock redial HOST PORT [--timeout MS] [--pause MS]\n"
 	"       sock sink [--port N] [--processes N]\n"
 	"       sock udp HOST[:PORT]... [--name NAME] [--aaaa] [--connected] [--disconnect]\n"
 	"                  [--mmsg | --io-uring] [--tcp] [--tcp-if-truncated] [--device IF]\n"
@@ -48,6 +49,7 @@ static const struct {
 	{ "serve", serve },
 	{ "connect", connect_command },
 	{ "churn", churn },
+	{ "redial", redial },
 	{ "sink", sink },
 	{ "udp", dns },
 	{ "dns", dns },

@@ -99,6 +99,7 @@ int dns(int argc, char **argv);
 int raw(int argc, char **argv);
 int flood(int argc, char **argv);
 int churn(int argc, char **argv);
+int redial(int argc, char **argv);
 int sink(int argc, char **argv);
 int syn_flood(int argc, char **argv);
 int frame(int argc, char **argv);
