@@ -98,7 +98,7 @@ export function startDaemon(
 export async function waitFor<T>(
   what: string,
   probe: () => T | undefined | false | Promise<T | undefined | false>,
-  { timeoutMs = 10_000, everyMs = 20 } = {},
+  { timeoutMs = 30_000, everyMs = 20 } = {},
 ): Promise<T> {
   const deadline = Date.now() + timeoutMs
   for (;;) {
