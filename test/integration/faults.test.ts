@@ -179,8 +179,8 @@ async function callsOf(lane: Lane | undefined): Promise<SystemCall[]> {
   return calls.slice(start, end < 0 ? undefined : end).filter(({ text }) => !wakesThread.test(text))
 }
 
-/** libuv writes a 1 to an eventfd, and ends the process when it cannot. */
-const wakesThread = /^write\(\d+, "\\1(\\0){7}", 8/
+/** libuv writes a 1 to an eventfd, and reads it, and ends the process when it cannot. */
+const wakesThread = /^(write\(\d+, "\\1(\\0){7}", 8|read\(\d+, (0x[0-9a-f]+|"\\1(\\0){7}"), 1024)/
 
 function faultsOf(calls: readonly SystemCall[]): Fault[] {
   // A map lists its entries in another order each time: from there on the next call is not known for sure.
@@ -200,7 +200,7 @@ const question =
 async function tryFault(fault: Fault, lane: Lane): Promise<Case> {
   const result = await runWithFault(fault, [ambridgePath()], lane.options)
   // Threads come to their calls in another order each time: this one was not the one that was meant.
-  if (result.injected !== undefined && wakesThread.test(result.injected.replace(/^\d+ +/, ''))) {
+  if (result.isAstray || wakesThread.test(result.injected?.replace(/^\d+ +/, '') ?? '')) {
     await cni(lane.undo, lane.call)
     return { ...fault, result: { ...result, injected: undefined }, violations: [] }
   }

@@ -23,6 +23,8 @@ export interface Fault {
 export interface FaultResult extends ExecResult {
   /** The call that failed, as strace writes it; undefined when none was made to. */
   readonly injected: string | undefined
+  /** The fault hit another thread than the first, too or instead. */
+  readonly isAstray: boolean
 }
 
 /** The calls with one of these names, in order. The process has to succeed. */
@@ -44,7 +46,11 @@ export async function runWithFault(
 ): Promise<FaultResult> {
   const inject = `inject=${call.name}:error=${error}:when=${call.count}`
   const { trace, ...result } = await strace(['-e', `trace=${call.name}`, '-e', inject], command, options)
-  return { ...result, injected: trace.split('\n').find((line) => line.endsWith('(INJECTED)')) }
+  const lines = trace.split('\n')
+  const threadOf = (line = '') => line.split(' ')[0]
+  const injected = lines.filter((line) => line.endsWith('(INJECTED)'))
+  const isAstray = injected.some((line) => threadOf(line) !== threadOf(lines[0]))
+  return { ...result, injected: injected[0], isAstray }
 }
 
 async function strace(args: readonly string[], command: readonly string[], options: ExecOptions) {
