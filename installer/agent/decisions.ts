@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Which pods of the cluster are enrolled, by Istio's rules. Pure. */
 import type { NamespaceView, PodView } from '../../src/k8s/view.ts'
-import { decideChosen } from '../../src/policy/decide.ts'
+import { decideChosen, sidecarStatus } from '../../src/policy/decide.ts'
 import type { Decision, PolicyConfig } from '../../src/policy/pod.ts'
 import { type EnablementSelector, isSelected } from '../../src/policy/select.ts'
 
@@ -14,8 +14,6 @@ export interface EnrollmentRules {
   /** Pods with a sidecar are captured for it. */
   readonly sidecar: boolean
 }
-
-const sidecarStatus = 'sidecar.istio.io/status'
 
 /** Throws PolicyError for a pod that is to be enrolled and cannot be captured as it asks. */
 export function decidePod(pod: PodView, namespace: NamespaceView, rules: EnrollmentRules): Decision {

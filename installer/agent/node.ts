@@ -24,8 +24,6 @@ export interface AgentNode {
   readonly metrics: Metrics
 }
 
-export const redirection = 'ambient.istio.io/redirection'
-
 /** The uid of the API server first; a static pod is known to the runtime by another. */
 export function uidsOf({ uid, configHash }: PodView): string[] {
   return configHash === undefined ? [uid] : [uid, configHash]

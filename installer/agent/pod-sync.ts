@@ -4,13 +4,14 @@ import type { PodView } from '../../src/k8s/view.ts'
 import { podProcesses } from '../../src/linux/procs.ts'
 import { inspect } from '../../src/pods/inspect.ts'
 import { withdraw } from '../../src/pods/withdraw.ts'
+import { redirection } from '../../src/policy/decide.ts'
 import type { PodPolicy } from '../../src/policy/pod.ts'
 import { ZdsError } from '../../src/zds/error.ts'
 import type { Workload } from '../../src/zds/server.ts'
 import { locatePod } from './locate.ts'
-import { type AgentNode, decisionOn, infoOf, nameOf, ofPod, redirection, registrations } from './node.ts'
+import { type AgentNode, decisionOn, infoOf, nameOf, ofPod, registrations } from './node.ts'
 import { ReadOnce } from './read-once.ts'
-import { pathOf, registerRunning } from './register.ts'
+import { registerRunning } from './register.ts'
 import { Retries } from './retries.ts'
 import { Turns } from './turns.ts'
 
@@ -117,7 +118,7 @@ export class PodSync implements AsyncDisposable {
     if (served === undefined && registered.length === 0 && !isAnnotated) return
     if (isAnnotated) await cluster.setRedirection(pod, undefined)
     const keys = served === undefined ? registered : [served.key, ...registered]
-    for (const key of keys) withdraw(key, bpffs, served && pathOf(served.netns))
+    for (const key of keys) withdraw(key, bpffs, served?.netns)
     await workloads.drop(pod.uid)
     log.info('pod withdrawn', { pod: nameOf(pod), reason })
   }
@@ -126,7 +127,7 @@ export class PodSync implements AsyncDisposable {
     const { workloads, bpffs } = this.#node
     const served = workloads.get(pod.uid)
     try {
-      if (served === undefined || inspect(served.key, pathOf(served.netns), [], bpffs).length > 0) {
+      if (served === undefined || inspect(served.key, served.netns, [], bpffs).length > 0) {
         if (!(await this.#enrollRunning(pod, policy, asked))) return
       } else if (!served.accepted) {
         await this.#tell(() => workloads.tell(pod.uid))

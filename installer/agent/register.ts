@@ -23,7 +23,7 @@ export interface Running {
 export function registerRunning(pod: PodView, policy: PodPolicy, running: Running, node: AgentNode): void {
   const { bpffs, log, metrics } = node
   const { key, netns, cgroup, isKnown, wasEnrolled } = running
-  const faults = isKnown ? inspect(key, pathOf(netns), [], bpffs) : ['not registered']
+  const faults = isKnown ? inspect(key, netns, [], bpffs) : ['not registered']
   if (faults.length === 0) return
   enroll(
     {
@@ -40,9 +40,4 @@ export function registerRunning(pod: PodView, policy: PodPolicy, running: Runnin
   const { containerId } = key
   if (wasEnrolled) metrics.repairs.inc({ kind: 'registration' })
   log[wasEnrolled ? 'warn' : 'info']('running pod enrolled', { pod: nameOf(pod), containerId, faults })
-}
-
-/** For what opens a netns by its path. */
-export function pathOf(netns: Netns): string {
-  return `/proc/self/fd/${netns.fd}`
 }

@@ -8,7 +8,6 @@ import type { Workload, WorkloadInfo, ZdsServer } from '../../src/zds/server.ts'
 interface Served {
   readonly info: WorkloadInfo
   readonly netns: Netns
-  readonly cookie: bigint
   /** As which it is registered. */
   readonly key: AttachmentKey
   /** Whether a ztunnel has accepted it. */
@@ -51,7 +50,7 @@ export class Workloads implements Disposable {
   async serve(uid: string, info: WorkloadInfo, netns: Netns, key: AttachmentKey): Promise<void> {
     const before = this.#served.get(uid)
     const seen = before?.seen ?? false
-    this.#served.set(uid, { info, netns, cookie: netns.cookie(), key, accepted: false, seen })
+    this.#served.set(uid, { info, netns, key, accepted: false, seen })
     before?.netns[Symbol.dispose]()
     await this.tell(uid)
   }

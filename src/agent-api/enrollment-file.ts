@@ -6,6 +6,7 @@
 import * as fs from 'node:fs'
 import { basename, dirname, join } from 'node:path/posix'
 import { isAbsent } from '../linux/path.ts'
+import { sidecarStatus } from '../policy/decide.ts'
 import { canSelect, type EnablementSelector, type Labels, parseSelectors } from '../policy/select.ts'
 import { RemedyError } from '../remedy.ts'
 import { validateEnrollment } from '../schema/agent-file.gen.cjs'
@@ -13,7 +14,6 @@ import { faultFoundBy, parse } from './protocol.ts'
 
 const fileVersion = 1
 const rewrite = 'the ambridge agent writes it anew: start it on this node'
-const sidecarStatus = 'sidecar.istio.io/status'
 
 export interface NodeEnrollment {
   readonly node: string

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Logger } from '../log.ts'
+import { redirection } from '../policy/decide.ts'
 import { ApiClient, type Request } from './api-client.ts'
 import { Credentials } from './credentials.ts'
 import { ClusterError } from './error.ts'
@@ -30,8 +31,6 @@ export interface PodName {
   readonly name: string
   readonly uid?: string
 }
-
-const redirection = 'ambient.istio.io/redirection'
 
 /** The pods of this node and all namespaces, as the API server tells them. */
 export class Cluster implements AsyncDisposable {

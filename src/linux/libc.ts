@@ -7,6 +7,8 @@ const { declare, declareAsync } = openLibrary('libc.so.6')
 /** sys/socket.h */
 export const AF_INET = 2
 export const SOCK_CLOEXEC = 0o2000000
+export const SOL_SOCKET = 1
+export const SO_NETNS_COOKIE = 71
 /** sys/file.h */
 export const LOCK_EX = 2
 

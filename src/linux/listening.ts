@@ -2,7 +2,7 @@
 /** Listening sockets of another process, by copies of its descriptors. Needs CAP_SYS_PTRACE, and Linux 5.6. */
 import { closeSync, readdirSync, readlinkSync } from 'node:fs'
 import { checkErrno, SystemError } from '../native.ts'
-import { AF_INET, libc } from './libc.ts'
+import { AF_INET, libc, SO_NETNS_COOKIE, SOL_SOCKET } from './libc.ts'
 import { isAbsent } from './path.ts'
 
 export interface ListeningSocket {
@@ -19,11 +19,9 @@ export interface ListeningSocket {
 const SYS_pidfd_open = 434
 const SYS_pidfd_getfd = 438
 /** sys/socket.h, netinet/in.h */
-const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
 const SO_ACCEPTCONN = 30
 const SO_PROTOCOL = 38
-const SO_NETNS_COOKIE = 71
 const IPPROTO_TCP = 6
 const IPPROTO_IPV6 = 41
 const IPV6_V6ONLY = 26

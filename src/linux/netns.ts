@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeSync, fstatSync, openSync, statfsSync, statSync } from 'node:fs'
 import { checkErrno, EINVAL, ENOENT, SystemError } from '../native.ts'
-import { AF_INET, LOCK_EX, libc, SOCK_CLOEXEC } from './libc.ts'
+import { AF_INET, LOCK_EX, libc, SO_NETNS_COOKIE, SOCK_CLOEXEC, SOL_SOCKET } from './libc.ts'
 import { type InterfaceAddress, openRouteSocket, readAddresses } from './rtnetlink.ts'
 
 /** sched.h */
@@ -12,8 +12,6 @@ const NSFS_MAGIC = 0x6e736673
 const NS_GET_NSTYPE = 0xb703
 /** sys/socket.h */
 const SOCK_DGRAM = 2
-const SOL_SOCKET = 1
-const SO_NETNS_COOKIE = 71
 
 /** What tells two network namespaces apart while both exist; a freed inode is used again. */
 export interface NetnsIdentity {

@@ -2,7 +2,7 @@
 /** Unix sockets of type SOCK_SEQPACKET, with descriptors (SCM_RIGHTS). Node has none of these. Failures are SystemError. */
 import { closeSync, fchmodSync, lstatSync, rmSync } from 'node:fs'
 import { checkErrno, koffi, SystemError } from '../native.ts'
-import { libc, SOCK_CLOEXEC } from './libc.ts'
+import { libc, SOCK_CLOEXEC, SOL_SOCKET } from './libc.ts'
 
 export interface Packet {
   /** Empty: the peer has closed. (An empty packet cannot be told from that.) */
@@ -24,7 +24,6 @@ export interface Peer {
 const AF_UNIX = 1
 const SOCK_SEQPACKET = 5
 const SOCK_NONBLOCK = 0o4000
-const SOL_SOCKET = 1
 const SO_PEERCRED = 17
 const SO_RCVTIMEO = 20
 const SO_SNDTIMEO = 21

@@ -40,7 +40,7 @@ export interface EnrollRequest {
  */
 export function enroll(request: EnrollRequest, bpffs: string): bigint {
   // A lock goes with its open file, and must not outlast this.
-  using netns = typeof request.netns === 'string' ? openNetns(request.netns) : request.netns.duplicate()
+  using netns = openNetns(request.netns)
   if (!request.allowOwnNetns && isSameNetns(netns.identity, hostNetnsIdentity())) {
     const message = `network namespace ${netns.path} is the node's own`
     throw new RemedyError(message, 'pass the netns of the pod in CNI_NETNS', { kind: 'own-netns' })

@@ -7,6 +7,7 @@ import { readLinkPin } from '../bpf/link.ts'
 import { type AttachmentKey, attachmentsOf } from '../bpf/pods.ts'
 import { Store } from '../bpf/store.ts'
 import { pinPaths } from '../linux/bpffs.ts'
+import type { Netns } from '../linux/netns.ts'
 import { isThere } from '../linux/path.ts'
 import { requireLoaded } from './loaded.ts'
 import { openNetns } from './open-netns.ts'
@@ -15,16 +16,16 @@ import { linkPin } from './withdraw.ts'
 /** What is wrong with the registration of an attachment; empty: nothing. Throws RemedyError when nothing is loaded. */
 export function inspect(
   key: AttachmentKey,
-  netnsPath: string,
+  netns: Netns | string,
   addresses: readonly string[],
   bpffs: string,
 ): string[] {
   requireLoaded(bpffs)
-  using netns = openNetns(netnsPath)
+  using opened = openNetns(netns)
   using store = new Store(pinPaths(bpffs).maps)
   const attachment = store.attachments.get(key)
   if (attachment === undefined) return ['the attachment is not registered']
-  const { cookie, identity } = { cookie: netns.cookie(), identity: netns.identity }
+  const { cookie, identity } = { cookie: opened.cookie(), identity: opened.identity }
   if (attachment.netns !== cookie) return ['the attachment is registered for another network namespace']
   return [
     ...(store.pods.get(cookie) === undefined ? ['the pod is not in the map of enrolled pods'] : []),

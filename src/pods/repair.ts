@@ -1,46 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What is broken on this node or left behind, whatever the API server says. ADD and DEL go on meanwhile. */
-import { readdirSync } from 'node:fs'
-import { basename, join } from 'node:path/posix'
+/** What was left behind on this node, whatever the API server says. ADD and DEL go on meanwhile. */
+import { basename } from 'node:path/posix'
 import { type Entry, findOrphans, removeOrphans } from '../bpf/orphans.ts'
 import { Store } from '../bpf/store.ts'
 import { attachmentPinName, pinPaths } from '../linux/bpffs.ts'
-import { isThere } from '../linux/path.ts'
-import { RemedyError } from '../remedy.ts'
 import { type DamagedAttachment, damagedAttachments } from './damage.ts'
-import { isLoaded, requireLoaded } from './loaded.ts'
-import { orphanPins, readLinkIfThere, releasePin } from './orphan-pins.ts'
+import { isLoaded } from './loaded.ts'
+import { orphanPins, releasePin } from './orphan-pins.ts'
 import { withdrawFrom } from './withdraw.ts'
 
-export type { DamagedAttachment } from './damage.ts'
-
 export interface Finding {
-  readonly kind: 'programs' | 'link' | 'attachment' | 'pin' | 'entries'
+  readonly kind: 'attachment' | 'pin' | 'entries'
   readonly subject: string
   readonly detail: string
-}
-
-export interface NodeState {
-  /** Of the node's own programs: `ambridge load` puts them right. */
-  readonly problems: readonly Finding[]
-  readonly attachments: readonly DamagedAttachment[]
-  /** Paths of pins, and map entries, that belong to no attachment. */
-  readonly pins: readonly string[]
-  readonly entries: readonly Entry[]
-}
-
-/** Changes nothing. */
-export function inspectNode(bpffs: string): NodeState {
-  const problems = problemsOf(bpffs)
-  if (!isLoaded(bpffs)) return { problems, attachments: [], pins: [], entries: [] }
-  const { maps } = pinPaths(bpffs)
-  using store = new Store(maps)
-  return {
-    problems,
-    attachments: damagedAttachments(store, bpffs),
-    pins: orphanPins(store, bpffs).map(({ path }) => path),
-    entries: findOrphans(store, maps).map(({ map, netns }) => ({ map, netns })),
-  }
 }
 
 /** Takes back what belongs to nobody: of netns that are gone, and what an ADD or DEL left that was ended. Gives what it did. */
@@ -56,22 +28,6 @@ export function removeLeftovers(bpffs: string): Finding[] {
   const gone = damagedAttachments(store, bpffs).filter(({ lives }) => !lives)
   const withdrawn = gone.flatMap((attachment) => withdrawGone(store, attachment, bpffs))
   return [...pins, ...withdrawn, ...findingsOf(removeOrphans(store, findOrphans(store, maps)))]
-}
-
-function problemsOf(bpffs: string): Finding[] {
-  const { links } = pinPaths(bpffs)
-  const names = isThere(links) ? readdirSync(links) : []
-  const severed = names.filter((name) => readLinkIfThere(join(links, name))?.alive === false)
-  if (severed.length > 0) {
-    return severed.map((name) => ({ kind: 'link', subject: name, detail: 'its cgroup is gone' }))
-  }
-  try {
-    requireLoaded(bpffs)
-    return []
-  } catch (err) {
-    if (!(err instanceof RemedyError)) throw err
-    return [{ kind: 'programs', subject: bpffs, detail: err.message }]
-  }
 }
 
 function withdrawGone(store: Store, { key, netns, pod }: DamagedAttachment, bpffs: string): Finding[] {

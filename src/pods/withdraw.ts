@@ -5,14 +5,15 @@ import { join } from 'node:path/posix'
 import { type AttachmentKey, unregister } from '../bpf/pods.ts'
 import { Store } from '../bpf/store.ts'
 import { attachmentPinName, parseAttachmentPinName, pinPaths } from '../linux/bpffs.ts'
-import { Netns } from '../linux/netns.ts'
+import type { Netns } from '../linux/netns.ts'
 import { isThere, removeFile } from '../linux/path.ts'
+import { openNetns } from './open-netns.ts'
 
 /** Idempotent; needs neither the netns nor the programs. */
-export function withdraw(key: AttachmentKey, bpffs: string, netnsPath?: string): void {
+export function withdraw(key: AttachmentKey, bpffs: string, netns?: Netns | string): void {
   if (!isLoaded(bpffs)) return
-  using netns = openIfThere(netnsPath)
-  netns?.lock()
+  using opened = openIfThere(netns)
+  opened?.lock()
   using store = new Store(pinPaths(bpffs).maps)
   withdrawFrom(store, key, bpffs)
 }
@@ -21,10 +22,10 @@ function isLoaded(bpffs: string): boolean {
   return isThere(join(pinPaths(bpffs).maps, 'attachments'))
 }
 
-function openIfThere(path: string | undefined): Netns | undefined {
-  if (path === undefined) return undefined
+function openIfThere(netns: Netns | string | undefined): Netns | undefined {
+  if (netns === undefined) return undefined
   try {
-    return Netns.open(path)
+    return openNetns(netns)
   } catch {
     return undefined // gone, or never was one: there is nothing to wait for
   }

@@ -5,10 +5,10 @@ import type { Decision, Pod, PodPolicy, PolicyConfig } from './pod.ts'
 import { interceptionMode, sidecarRules } from './sidecar.ts'
 
 const dataplaneMode = 'istio.io/dataplane-mode'
-const redirection = 'ambient.istio.io/redirection'
+export const redirection = 'ambient.istio.io/redirection'
 const bypassInboundCapture = 'ambient.istio.io/bypass-inbound-capture'
 const dnsCapture = 'ambient.istio.io/dns-capture'
-const sidecarStatus = 'sidecar.istio.io/status'
+export const sidecarStatus = 'sidecar.istio.io/status'
 const sidecarInject = 'sidecar.istio.io/inject'
 const virtualInterfaces = ['istio.io/reroute-virtual-interfaces']
 const sidecarVirtualInterfaces = [...virtualInterfaces, 'traffic.sidecar.istio.io/kubevirtInterfaces']

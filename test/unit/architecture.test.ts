@@ -23,7 +23,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   // The plugin's half is a client of a socket, the agent's a server.
   'agent-api': ['linux', 'policy', 'schema', 'log', 'native', 'remedy'],
   zds: ['linux', 'log', 'native', 'remedy'],
-  k8s: ['log', 'remedy'],
+  k8s: ['policy', 'log', 'remedy'],
   test: [
     'main',
     'cni',
